@@ -1,0 +1,6 @@
+"""Autoencoders that behave like scikit-learn's own estimators."""
+
+from skae.estimators.denoising import DenoisingAutoencoder
+
+__all__ = ["DenoisingAutoencoder"]
+__version__ = "0.1.0.dev0"

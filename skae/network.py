@@ -1,0 +1,217 @@
+"""Dense layers: forward, backward, and the memory that both need.
+
+Structure, numbers and scratch are three things. A `Chain` says where its weights are
+and holds none; the numbers are views of one flat vector, made by `Chain.of`; a `Tape`
+is the memory for one batch.
+
+The backward pass has two phases that split without locks. `Chain.backward` finds the
+deltas and works row by row of the *batch*; `Chain.gradients` forms the products for
+the weights and works row by row of the *weights*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from skae.activations import ACTIVATIONS, Activation
+from skae.layout import Array, Layout, Slot
+
+__all__ = ["Chain", "Dense", "Tape", "Views", "encoder_decoder", "initialize"]
+
+#: Rows of a weight whose gradient is formed at once: few enough to be added while the
+#: product is still in the cache, enough to keep the product itself efficient.
+BLOCK = 256
+
+#: Weights and bias of each layer, as views of a flat vector.
+Views = list[tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The places and the activation of one layer, ``f(x W + b)``."""
+
+    weight: Slot
+    bias: Slot
+    activation: str
+
+    @property
+    def function(self) -> Activation:
+        """The activation and its derivative."""
+        return ACTIVATIONS[self.activation]
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Number of inputs and of outputs."""
+        n_in, n_out = self.weight.shape
+        return (n_out, n_in) if self.weight.transposed else (n_in, n_out)
+
+    @property
+    def product_size(self) -> int:
+        """Entries of one block of the weight's gradient."""
+        return min(self.weight.shape[0], BLOCK) * self.weight.shape[1]
+
+
+class Tape:
+    """Activations and deltas of every layer of a chain, for a batch of rows.
+
+    Attributes
+    ----------
+    outputs, deltas : list of ndarray of shape (n_rows, n_outputs)
+        What each layer returned, and the loss's derivative with respect to it.
+    scratch : list of ndarray of shape (n_rows, n_outputs)
+        Free space; all layers share its memory.
+    """
+
+    def __init__(
+        self, outputs: list[Array], deltas: list[Array], scratch: list[Array]
+    ) -> None:
+        self.outputs, self.deltas, self.scratch = outputs, deltas, scratch
+
+    @classmethod
+    def empty(cls, chain: Chain, n_rows: int, dtype: np.dtype[Any]) -> Tape:
+        """Allocate the memory for `n_rows` rows."""
+        widths = [layer.widths[1] for layer in chain.layers]
+        free = np.empty((n_rows, max(widths)), dtype)
+        return cls(
+            [np.empty((n_rows, width), dtype) for width in widths],
+            [np.empty((n_rows, width), dtype) for width in widths],
+            [free[:, :width] for width in widths],
+        )
+
+    def rows(self, start: int, stop: int) -> Tape:
+        """Return the same memory, seen through rows `start` to `stop`."""
+        every = (self.outputs, self.deltas, self.scratch)
+        return Tape(*([a[start:stop] for a in arrays] for arrays in every))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Layers applied one after the other."""
+
+    layers: tuple[Dense, ...]
+
+    def of(self, flat: Array) -> Views:
+        """Return each layer's weights and bias, as views of `flat`."""
+        return [(layer.weight.of(flat), layer.bias.of(flat)) for layer in self.layers]
+
+    def forward(self, views: Views, x: Array, tape: Tape) -> Array:
+        """Write every layer's output to the tape; return the last."""
+        for k, layer in enumerate(self.layers):
+            weight, bias = views[k]
+            a = tape.outputs[k]
+            np.matmul(x, weight, out=a)
+            a += bias
+            layer.function.apply(a, tape.scratch[k])
+            x = a
+        return x
+
+    def backward(self, views: Views, tape: Tape, d_x: Array | None = None) -> None:
+        """Turn the last delta, ``dL/d output``, into every layer's ``dL/dz``.
+
+        Overwrites the tape's deltas, and `d_x` (if given) by ``dL/dx``.
+        """
+        for k in reversed(range(len(self.layers))):
+            a, d = tape.outputs[k], tape.deltas[k]
+            self.layers[k].function.chain(a, d, tape.scratch[k])
+            below = tape.deltas[k - 1] if k else d_x
+            if below is not None:
+                np.matmul(d, views[k][0].T, out=below)
+
+    def gradients(
+        self,
+        grads: Views,
+        x: Array,
+        tape: Tape,
+        product: Array,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Add ``dL/dW`` and ``dL/db`` to `grads`; `x` is the chain's input.
+
+        Because it adds, weights that two layers share need no special care. `product`
+        is scratch for one block. ``part=(i, n)`` does the i-th of n shares; the shares
+        write to different rows of the stored weights.
+        """
+        for k, layer in enumerate(self.layers):
+            (d_weight, d_bias), d = grads[k], tape.deltas[k]
+            # The stored matrix is W or, in a tied layer, its transpose.
+            if layer.weight.transposed:
+                add_product(d, x, d_weight.T, product, part)
+            else:
+                add_product(x, d, d_weight, product, part)
+            columns = share(len(d_bias), part)
+            d_bias[columns] += d[:, columns].sum(axis=0)
+            x = tape.outputs[k]
+
+
+def add_product(
+    left: Array, right: Array, target: Array, product: Array, part: tuple[int, int]
+) -> None:
+    """Add ``left^T right`` to one share of the rows of `target`, block by block."""
+    rows = share(len(target), part)
+    for start in range(rows.start, rows.stop, BLOCK):
+        block = target[start : min(start + BLOCK, rows.stop)]
+        out = product[: block.size].reshape(block.shape)
+        np.matmul(left[:, start : start + len(block)].T, right, out=out)
+        block += out
+
+
+def share(size: int, part: tuple[int, int]) -> slice:
+    """Return the i-th of n nearly equal shares of ``range(size)``."""
+    i, n = part
+    return slice(size * i // n, size * (i + 1) // n)
+
+
+def encoder_decoder(
+    layout: Layout, widths: Sequence[int], activations: Sequence[str], **options: Any
+) -> tuple[Chain, Chain]:
+    """Lay out an encoder through `widths` and the decoder that mirrors it.
+
+    Parameters
+    ----------
+    layout : Layout
+        Takes the weights first, then the biases, so that weights are one slice.
+    widths : sequence of int
+        From the input to the code.
+    activations : sequence of str
+        One for each encoder layer; the decoder's hidden layers mirror those before
+        the last, and its output is the identity.
+    **options
+        ``tied=True`` makes the decoder's weights the encoder's, transposed. Encoder
+        and decoder may differ at their ends: ``code_outputs`` and ``data_outputs``
+        are the numbers of outputs there for each unit of the code and of the data.
+    """
+    tied = options.get("tied", False)
+    down, up = list(widths), list(widths)[::-1]
+    down[-1] *= options.get("code_outputs", 1)
+    up[-1] *= options.get("data_outputs", 1)
+    into = [layout.slot(*pair) for pair in pairwise(down)]
+    back = (
+        [s.T for s in into[::-1]] if tied else [layout.slot(*p) for p in pairwise(up)]
+    )
+    mirrored = [*list(activations)[-2::-1], "identity"]
+    return (
+        _chain(layout, into, down[1:], activations),
+        _chain(layout, back, up[1:], mirrored),
+    )
+
+
+def _chain(
+    layout: Layout, weights: list[Slot], widths: list[int], names: Sequence[str]
+) -> Chain:
+    """Give each weight a bias and an activation."""
+    parts = zip(weights, widths, names, strict=True)
+    return Chain(tuple(Dense(w, layout.slot(n), name) for w, n, name in parts))
+
+
+def initialize(chain: Chain, theta: Array, rng: np.random.Generator) -> None:
+    """Draw the weights that the chain owns, uniformly; biases stay as they are."""
+    for layer in chain.layers:
+        if not layer.weight.transposed:
+            bound = layer.function.bound(*layer.widths)
+            weight = layer.weight.of(theta)
+            weight[...] = rng.uniform(-bound, bound, size=weight.shape)

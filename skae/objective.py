@@ -1,0 +1,223 @@
+"""The whole story of an autoencoder: read this module first.
+
+    x -> corrupt -> encode -> bottleneck -> decode -> -log p(x | eta)
+
+Four conventions hold everywhere.
+
+1. Everything is nats per row: sums over features, weighted means over rows. The row
+   weights of a batch sum to one, and that is the only normalisation.
+2. The decoder's output `eta` is unconstrained; the distribution gives it its meaning.
+3. Gradients add; deltas are overwritten.
+4. Randomness comes first: once a batch is drawn, the objective is a deterministic
+   function of the parameters, and every gradient can be checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skae.bottlenecks import Bottleneck
+from skae.corruptions import Bounds, Corruption
+from skae.distributions import Distribution
+from skae.layout import Array, Slot
+from skae.network import Chain, Tape, Views
+
+__all__ = ["Batch", "Objective", "Parameters"]
+
+
+class Parameters(NamedTuple):
+    """The views of one flat vector: parameters, or their gradient."""
+
+    weights: Array
+    encoder: Views
+    decoder: Views
+
+
+@dataclass
+class Batch:
+    """The memory for one batch: rows, draws, activations, deltas and losses.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n_rows, n_features)
+        Clean rows, the target.
+    x_in : ndarray of shape (n_rows, n_features)
+        What the encoder sees: the corrupted rows, or `x` itself.
+    weight : ndarray of shape (n_rows,)
+        Row weights; over the whole batch they sum to one.
+    noise : ndarray of shape (n_rows, ...)
+        The bottleneck's draws.
+    code, d_code : ndarray of shape (n_rows, n_samples, n_components)
+        Codes, and the loss's derivative with respect to them.
+    encoder, decoder : Tape
+        Activations and deltas; the decoder's have ``n_rows * n_samples`` rows.
+    nll : ndarray of shape (n_rows, n_samples, n_features)
+        Loss per row, draw and feature.
+    cost : ndarray of shape (n_rows,)
+        What each row's code costs.
+    loss : ndarray of shape (n_rows,)
+        Loss per row, in nats.
+    """
+
+    x: Array
+    x_in: Array
+    weight: Array
+    noise: Array
+    code: Array
+    d_code: Array
+    encoder: Tape
+    decoder: Tape
+    nll: Array
+    cost: Array
+    loss: Array
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return rows `start` to `stop` of the same memory.
+
+        A short last batch is the first rows of a batch; a thread's share is any rows.
+        """
+        n_samples = self.code.shape[1]
+        cut = {
+            name: value[start:stop]
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        encoder = self.encoder.rows(start, stop)
+        decoder = self.decoder.rows(start * n_samples, stop * n_samples)
+        return Batch(**cut, encoder=encoder, decoder=decoder)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: ``mean(cost + nll) + alpha / 2 * sum(weights ** 2)``."""
+
+    encoder: Chain
+    bottleneck: Bottleneck
+    decoder: Chain
+    distribution: Distribution
+    corruption: Corruption
+    corruption_level: float
+    weights: Slot
+    alpha: float
+
+    @property
+    def n_components(self) -> int:
+        """Number of units of the code."""
+        return self.decoder.layers[0].widths[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns of the data."""
+        return self.encoder.layers[0].widths[0]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two evaluations at the same parameters may differ."""
+        return self.corruption_level > 0 or self.bottleneck.is_random
+
+    def of(self, flat: Array) -> Parameters:
+        """Return `flat` seen as parameters."""
+        weights = self.weights.of(flat)
+        return Parameters(weights, self.encoder.of(flat), self.decoder.of(flat))
+
+    def batch(self, n_rows: int, dtype: np.dtype[Any]) -> Batch:
+        """Allocate the memory for batches of up to `n_rows` rows."""
+        n_samples = self.bottleneck.n_samples
+        x = np.empty((n_rows, self.n_features), dtype)
+        code = np.empty((n_rows, n_samples, self.n_components), dtype)
+        return Batch(
+            x=x,
+            x_in=np.empty_like(x) if self.corruption_level > 0 else x,
+            weight=np.empty(n_rows, dtype),
+            noise=np.empty((n_rows, 0), dtype),
+            code=code,
+            d_code=np.empty_like(code),
+            encoder=Tape.empty(self.encoder, n_rows, dtype),
+            decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
+            nll=np.empty((n_rows, n_samples, self.n_features), dtype),
+            cost=np.empty(n_rows, dtype),
+            loss=np.empty(n_rows, dtype),
+        )
+
+    def product(self, dtype: np.dtype[Any]) -> Array:
+        """Allocate the scratch in which weight gradients are formed."""
+        layers = (*self.encoder.layers, *self.decoder.layers)
+        return np.empty(max(layer.product_size for layer in layers), dtype)
+
+    def draw(self, batch: Batch, bounds: Bounds, rng: np.random.Generator) -> None:
+        """Draw all the randomness of one evaluation, given the rows in ``batch.x``."""
+        if self.corruption_level > 0:
+            batch.x_in[...] = batch.x
+            level = self.corruption_level
+            self.corruption.corrupt(batch.x_in, level, bounds, rng)
+        shape = batch.code.shape
+        batch.noise = self.bottleneck.draw(shape, batch.code.dtype, rng)
+
+    def encode(self, params: Parameters, batch: Batch) -> Array:
+        """Return the code that represents each clean row, without any draw."""
+        h = self.encoder.forward(params.encoder, batch.x, batch.encoder)
+        return self.bottleneck.code(h)
+
+    def decode(self, params: Parameters, z: Array, batch: Batch) -> Array:
+        """Return the `eta` of each code; the batch lends its memory."""
+        return self.decoder.forward(params.decoder, z, batch.decoder)
+
+    def forward(self, params: Parameters, batch: Batch) -> Array:
+        """Return `eta`, of shape (n_rows, n_samples, n_outputs)."""
+        h = self.encoder.forward(params.encoder, batch.x_in, batch.encoder)
+        self.bottleneck.forward(h, batch.noise, batch.code, batch.cost)
+        n_rows, n_samples, n_components = batch.code.shape
+        z = batch.code.reshape(n_rows * n_samples, n_components)
+        eta = self.decoder.forward(params.decoder, z, batch.decoder)
+        return eta.reshape(n_rows, n_samples, -1)
+
+    def row_phase(self, params: Parameters, batch: Batch) -> None:
+        """Find every loss and every delta; rows do not meet, so any rows will do."""
+        eta = self.forward(params, batch)
+        target = batch.x[:, None]
+        self.distribution.nll(target, eta, 1.0, batch.nll)
+        np.sum(batch.nll, axis=(1, 2), out=batch.loss)
+        batch.loss /= eta.shape[1]
+        batch.loss += batch.cost
+
+        d_eta = batch.decoder.deltas[-1].reshape(eta.shape)
+        self.distribution.gradient(target, eta, 1.0, d_eta)
+        d_eta *= (batch.weight / eta.shape[1])[:, None, None]
+        d_z = batch.d_code.reshape(-1, self.n_components)
+        self.decoder.backward(params.decoder, batch.decoder, d_z)
+        h, d_h = batch.encoder.outputs[-1], batch.encoder.deltas[-1]
+        self.bottleneck.backward(h, batch.noise, batch.d_code, batch.weight, d_h)
+        self.encoder.backward(params.encoder, batch.encoder)
+
+    def weight_phase(
+        self,
+        batch: Batch,
+        grads: Parameters,
+        product: Array,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Add the gradient, given all deltas; shares of it are independent."""
+        z = batch.code.reshape(-1, self.n_components)
+        self.encoder.gradients(grads.encoder, batch.x_in, batch.encoder, product, part)
+        self.decoder.gradients(grads.decoder, z, batch.decoder, product, part)
+
+    def decay(self, params: Parameters, grads: Parameters, product: Array) -> float:
+        """Add the gradient of the penalty on weights; return its value."""
+        if self.alpha == 0:
+            return 0.0
+        for start in range(0, params.weights.size, product.size):
+            weights = params.weights[start : start + product.size]
+            scaled = np.multiply(weights, self.alpha, out=product[: weights.size])
+            grads.weights[start : start + weights.size] += scaled
+        return 0.5 * self.alpha * float(params.weights @ params.weights)
+
+    def loss_and_gradient(
+        self, params: Parameters, batch: Batch, grads: Parameters, product: Array
+    ) -> float:
+        """Return the loss of a drawn batch, penalty aside; add its gradient."""
+        self.row_phase(params, batch)
+        self.weight_phase(batch, grads, product)
+        return float(batch.weight @ batch.loss)

@@ -1,0 +1,309 @@
+"""An optimiser turns a gradient into a step; a schedule says how long a step is.
+
+An optimiser sees one vector, whatever the network. Its formulas act on each entry by
+itself, so that any slice of the vector can be stepped alone. The gradient is consumed:
+its memory serves as scratch.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+
+from skae._validation import Interval
+from skae.component import Component
+from skae.layout import Array
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Moments",
+    "Optimizer",
+    "RMSprop",
+]
+
+FRACTION = Interval(Real, 0, 1, closed="left")
+POSITIVE = Interval(Real, 0, None, closed="neither")
+
+
+@dataclass
+class Moments:
+    """What an optimiser remembers between steps.
+
+    Attributes
+    ----------
+    arrays : ndarray of shape (n_moments, n_parameters)
+        Running averages, one row for each.
+    n_steps : int
+        Steps taken so far.
+    n_weights : int
+        The first `n_weights` parameters are weights and may decay; biases never do.
+    """
+
+    arrays: Array
+    n_steps: int
+    n_weights: int
+
+
+class Optimizer(Component, ABC):
+    """A rule that moves `theta` against a gradient."""
+
+    #: Running averages kept per parameter.
+    n_moments: ClassVar[int]
+
+    #: True if the rule decays weights by itself, outside the objective.
+    decoupled: ClassVar[bool] = False
+
+    def init(self, theta: Array, n_weights: int) -> Moments:
+        """Return the memory before the first step."""
+        shape = (self.n_moments, theta.size)
+        return Moments(np.zeros(shape, dtype=theta.dtype), 0, n_weights)
+
+    def step(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        """Move `theta` in place by one step of length `rate`; `grad` is consumed."""
+        moments.n_steps += 1
+        self._move(theta, grad, moments, rate)
+
+    @abstractmethod
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        """Apply the rule's formula; ``moments.n_steps`` counts from one."""
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent with classical or Nesterov momentum.
+
+    .. math:: v \leftarrow \mu v - \epsilon g, \qquad
+              \theta \leftarrow \theta + v \quad\text{or}\quad
+              \theta \leftarrow \theta + \mu v - \epsilon g
+
+    Sutskever, Martens, Dahl & Hinton (2013), "On the importance of initialization and
+    momentum in deep learning", ICML.
+    """
+
+    n_moments = 1
+    _parameter_constraints: ClassVar = {
+        "momentum": [FRACTION],
+        "nesterovs_momentum": ["boolean"],
+    }
+
+    def __init__(self, momentum: float = 0.9, nesterovs_momentum: bool = True) -> None:
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        velocity = moments.arrays[0]
+        grad *= rate
+        velocity *= self.momentum
+        velocity -= grad
+        if self.nesterovs_momentum:
+            theta -= grad
+            np.multiply(velocity, self.momentum, out=grad)
+            theta += grad
+        else:
+            theta += velocity
+
+
+class RMSprop(Optimizer):
+    r"""Steps divided by a running root mean square of the gradient.
+
+    .. math:: s \leftarrow \rho s + (1 - \rho) g^2, \qquad
+              \theta \leftarrow \theta - \epsilon g / (\sqrt{s} + \varepsilon)
+
+    Tieleman & Hinton (2012), Lecture 6.5, Coursera.
+    """
+
+    n_moments = 1
+    _parameter_constraints: ClassVar = {"rho": [FRACTION], "epsilon": [POSITIVE]}
+
+    def __init__(self, rho: float = 0.9, epsilon: float = 1e-8) -> None:
+        self.rho = rho
+        self.epsilon = epsilon
+
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        square = moments.arrays[0]
+        square *= self.rho
+        square += (1 - self.rho) * grad * grad
+        grad *= rate
+        grad /= np.sqrt(square) + self.epsilon
+        theta -= grad
+
+
+class Adagrad(Optimizer):
+    r"""Steps divided by the root of all squared gradients so far.
+
+    .. math:: s \leftarrow s + g^2, \qquad
+              \theta \leftarrow \theta - \epsilon g / (\sqrt{s} + \varepsilon)
+
+    Duchi, Hazan & Singer (2011), "Adaptive subgradient methods", JMLR 12.
+    """
+
+    n_moments = 1
+    _parameter_constraints: ClassVar = {"epsilon": [POSITIVE]}
+
+    def __init__(self, epsilon: float = 1e-8) -> None:
+        self.epsilon = epsilon
+
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        square = moments.arrays[0]
+        square += grad * grad
+        grad *= rate
+        grad /= np.sqrt(square) + self.epsilon
+        theta -= grad
+
+
+class Adadelta(Optimizer):
+    r"""Steps in the units of the parameters; a learning rate of 1 is the paper's.
+
+    .. math:: s \leftarrow \rho s + (1 - \rho) g^2, \quad
+              \Delta = g \sqrt{u + \varepsilon} / \sqrt{s + \varepsilon}, \quad
+              u \leftarrow \rho u + (1 - \rho) \Delta^2, \quad
+              \theta \leftarrow \theta - \epsilon \Delta
+
+    Zeiler (2012), "ADADELTA: an adaptive learning rate method", arXiv:1212.5701.
+    """
+
+    n_moments = 2
+    _parameter_constraints: ClassVar = {"rho": [FRACTION], "epsilon": [POSITIVE]}
+
+    def __init__(self, rho: float = 0.9, epsilon: float = 1e-6) -> None:
+        self.rho = rho
+        self.epsilon = epsilon
+
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        square, moved = moments.arrays
+        square *= self.rho
+        square += (1 - self.rho) * grad * grad
+        grad *= np.sqrt((moved + self.epsilon) / (square + self.epsilon))
+        moved *= self.rho
+        moved += (1 - self.rho) * grad * grad
+        grad *= rate
+        theta -= grad
+
+
+class Adam(Optimizer):
+    r"""Momentum divided by a running root mean square, both free of their start's bias.
+
+    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad
+              v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
+              \theta \leftarrow \theta - \epsilon \frac{m / (1 - \beta_1^t)}
+              {\sqrt{v / (1 - \beta_2^t)} + \varepsilon}
+
+    Kingma & Ba (2015), "Adam: a method for stochastic optimization", ICLR.
+    """
+
+    n_moments = 2
+    _parameter_constraints: ClassVar = {
+        "beta_1": [FRACTION],
+        "beta_2": [FRACTION],
+        "epsilon": [POSITIVE],
+    }
+
+    def __init__(
+        self, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        # The moments are kept without their factors 1 - beta: M = m / (1 - beta_1) and
+        # V = v / (1 - beta_2). All scalars then fold into two, and two passes go:
+        #     theta -= rate' M / (sqrt(V) + epsilon'),   root = sqrt(v-hat / V) ** -1
+        mean, square = moments.arrays
+        root = math.sqrt((1 - self.beta_2**moments.n_steps) / (1 - self.beta_2))
+        mean *= self.beta_1
+        mean += grad
+        np.square(grad, out=grad)
+        square *= self.beta_2
+        square += grad
+        np.sqrt(square, out=grad)
+        grad += self.epsilon * root
+        np.divide(mean, grad, out=grad)
+        grad *= rate * root * (1 - self.beta_1) / (1 - self.beta_1**moments.n_steps)
+        theta -= grad
+
+
+class AdamW(Optimizer):
+    r"""Adam with weight decay outside the gradient.
+
+    .. math:: w \leftarrow (1 - \epsilon \alpha) w \quad\text{then Adam's step}
+
+    Weights decay, biases do not. Loshchilov & Hutter (2019), "Decoupled weight decay
+    regularization", ICLR.
+    """
+
+    n_moments = 2
+    decoupled = True
+    _parameter_constraints: ClassVar = {
+        **Adam._parameter_constraints,
+        "alpha": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        alpha: float = 0.01,
+    ) -> None:
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.alpha = alpha
+
+    def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
+        theta[: moments.n_weights] *= 1 - rate * self.alpha
+        Adam(self.beta_1, self.beta_2, self.epsilon)._move(theta, grad, moments, rate)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adadelta": Adadelta,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
+}
+
+
+# --- schedules: the factor on the learning rate -----------------------------------
+
+
+def constant(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
+    """Return 1."""
+    return 1.0
+
+
+def invscaling(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
+    """Return ``epoch ** -power_t``."""
+    return float(epoch**-power_t)
+
+
+def adaptive(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
+    """Return one fifth for each time that progress has stopped."""
+    return float(5.0**-n_drops)
+
+
+def cosine(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
+    """Fall from 1 at the first epoch towards 0 after the last, along half a cosine."""
+    return 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / max_iter))
+
+
+#: ``schedule(epoch, max_iter, power_t, n_drops)``, the epoch counted from one.
+SCHEDULES: dict[str, Callable[[int, int, float, int], float]] = {
+    "adaptive": adaptive,
+    "constant": constant,
+    "cosine": cosine,
+    "invscaling": invscaling,
+}

@@ -1,0 +1,263 @@
+"""The training loop: epochs over minibatches, or L-BFGS over everything at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from skae.layout import Array
+from skae.objective import Objective
+from skae.optimizers import Moments, Optimizer
+from skae.rows import Rows
+
+__all__ = ["DivergenceError", "Monitor", "Stopping", "Trainer", "descend", "lbfgs"]
+
+
+class DivergenceError(ValueError):
+    """The loss, or a parameter, is no longer a finite number."""
+
+
+class Trainer:
+    """Everything that one fit needs to take steps: objective, rows and memory.
+
+    Parameters
+    ----------
+    objective : Objective
+        What is minimised.
+    theta : ndarray of shape (n_parameters,)
+        Changed in place by every step.
+    rows : Rows
+        The training rows.
+    bounds : tuple of ndarray
+        Smallest and largest value of each column, as corruptions want them.
+    batch_size : int
+        Rows per step; the short last batch is kept.
+    shuffle : bool
+        Whether each epoch visits the rows in an order of its own.
+    rng : numpy.random.Generator
+        Source of the orders and of the objective's draws.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        theta: Array,
+        rows: Rows,
+        bounds: tuple[Array, Array],
+        *,
+        batch_size: int,
+        shuffle: bool,
+        rng: np.random.Generator,
+    ) -> None:
+        self.objective, self.theta, self.rows = objective, theta, rows
+        self.bounds, self.shuffle, self.rng = bounds, shuffle, rng
+        self.batch_size = min(batch_size, len(rows))
+        self.grad = np.zeros_like(theta)
+        self.params, self.grads = objective.of(theta), objective.of(self.grad)
+        self.product = objective.product(theta.dtype)
+        self.batch = objective.batch(self.batch_size, theta.dtype)
+
+    def evaluate(self, index: Array, total: float) -> float:
+        """Add the gradient of the loss of these rows to ``grad``; return the loss."""
+        batch = self.batch
+        if len(index) < len(batch.x):
+            batch = batch.rows(0, len(index))
+        self.rows.load(index, batch.x, batch.weight, total)
+        self.objective.draw(batch, self.bounds, self.rng)
+        value = self.objective.loss_and_gradient(
+            self.params, batch, self.grads, self.product
+        )
+        if not math.isfinite(value):
+            raise DivergenceError(f"the loss is {value}")
+        return value
+
+    def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> float:
+        """Take one step for each batch; return the mean loss in nats per row."""
+        order = self.rows.index
+        if self.shuffle and self.batch_size < len(order):
+            order = self.rng.permutation(order)
+        loss = 0.0
+        with np.errstate(all="ignore"):
+            for start in range(0, len(order), self.batch_size):
+                index = order[start : start + self.batch_size]
+                total = self.rows.total(index)
+                loss += total * self.step(index, total, optimizer, moments, rate)
+        if not np.isfinite(self.theta).all():
+            raise DivergenceError("a weight is no longer finite")
+        return loss / self.rows.total(order)
+
+    def step(
+        self,
+        index: Array,
+        total: float,
+        optimizer: Optimizer,
+        moments: Moments,
+        rate: float,
+    ) -> float:
+        """Move the parameters once, by the gradient of these rows; return the loss."""
+        self.grad.fill(0.0)
+        loss = self.evaluate(index, total) + self.decay()
+        optimizer.step(self.theta, self.grad, moments, rate)
+        return loss
+
+    def decay(self) -> float:
+        """Add the gradient of the penalty on weights; return its value."""
+        return self.objective.decay(self.params, self.grads, self.product)
+
+    def full(self) -> float:
+        """Set ``grad`` to the gradient over all rows; return the loss.
+
+        Batches are visited one by one and their gradients added, so that memory does
+        not grow with the number of rows.
+        """
+        order = self.rows.index
+        total = self.rows.total(order)
+        self.grad.fill(0.0)
+        loss = self.decay()
+        with np.errstate(all="ignore"):
+            for start in range(0, len(order), self.batch_size):
+                loss += self.evaluate(order[start : start + self.batch_size], total)
+        return loss
+
+
+@dataclass
+class Stopping:
+    """Says when the loss has not fallen by `tol` for `patience` epochs in a row.
+
+    Attributes
+    ----------
+    tol : float
+        In nats per row.
+    patience : float
+        In epochs; infinite to go on until the last.
+    best : float
+        The smallest loss so far.
+    n_stalled : int
+        Epochs since the loss last fell by more than `tol`.
+    """
+
+    tol: float
+    patience: float
+    best: float = math.inf
+    n_stalled: int = 0
+
+    def stalls(self, loss: float) -> bool:
+        """Record a loss; return whether patience has run out, and start anew if so."""
+        self.n_stalled = 0 if loss < self.best - self.tol else self.n_stalled + 1
+        self.best = min(self.best, loss)
+        if self.n_stalled < self.patience:
+            return False
+        self.n_stalled = 0
+        return True
+
+
+class Monitor:
+    """Follows a fit: records losses, keeps the best parameters, says when to stop.
+
+    Parameters
+    ----------
+    theta : ndarray
+        The parameters that training changes in place.
+    stopping : Stopping
+        When to stop.
+    validate : callable or None
+        Returns the loss on held-out rows. It then decides when to stop, and the
+        parameters with the smallest are kept.
+    report : callable or None
+        Called with a line of text after each epoch.
+    """
+
+    def __init__(
+        self,
+        theta: Array,
+        stopping: Stopping,
+        validate: Callable[[], float] | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self.theta, self.stopping = theta, stopping
+        self.validate, self.report = validate, report
+        self.best_theta = theta.copy() if validate else theta
+        self.losses: list[float] = []
+        self.validation_losses: list[float] = []
+
+    def __call__(self, loss: float) -> bool:
+        """Record the loss of an epoch; return whether progress has stalled."""
+        self.losses.append(loss)
+        line = f"Epoch {len(self.losses)}, loss = {loss:.6g} nats per row"
+        if self.validate:
+            loss = self.validate()
+            if not math.isfinite(loss):
+                raise DivergenceError(f"the validation loss is {loss}")
+            if loss < self.stopping.best:
+                self.best_theta[...] = self.theta
+            self.validation_losses.append(loss)
+            line += f", validation loss = {loss:.6g}"
+        if self.report:
+            self.report(line)
+        return self.stopping.stalls(loss)
+
+    def finish(self) -> None:
+        """Bring back the best parameters."""
+        self.theta[...] = self.best_theta
+
+
+def descend(
+    trainer: Trainer,
+    optimizer: Optimizer,
+    moments: Moments,
+    *,
+    rate: Callable[[int, int], float],
+    max_iter: int,
+    n_drops: int,
+    monitor: Monitor,
+) -> bool:
+    """Train for up to `max_iter` epochs; return whether it stopped by itself.
+
+    ``rate(epoch, drops)`` is the learning rate. When progress stalls, up to `n_drops`
+    times the next drop is tried; then training ends.
+    """
+    drops = 0
+    for epoch in range(1, max_iter + 1):
+        loss = trainer.epoch(optimizer, moments, rate(epoch, drops))
+        if monitor(loss):
+            if drops == n_drops:
+                return True
+            drops += 1
+    return False
+
+
+def lbfgs(
+    trainer: Trainer, *, max_iter: int, max_fun: int, tol: float, monitor: Monitor
+) -> bool:
+    """Minimise over all rows by SciPy's L-BFGS-B; return whether it converged."""
+    loss = math.inf
+
+    def value_and_gradient(theta: Array) -> tuple[float, Array]:
+        nonlocal loss
+        trainer.theta[...] = theta
+        loss = trainer.full()
+        return loss, trainer.grad.astype(np.float64)
+
+    def callback(theta: Array) -> None:
+        # The accepted point is the last that the line search has tried.
+        if monitor(loss):
+            raise StopIteration
+
+    options: dict[str, Any] = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol}
+    result = optimize.minimize(
+        value_and_gradient,
+        trainer.theta.astype(np.float64),
+        jac=True,
+        method="L-BFGS-B",
+        callback=callback,
+        options=options,
+    )
+    trainer.theta[...] = result.x
+    if not monitor.losses:
+        monitor(loss)
+    return bool(result.status != 1)
