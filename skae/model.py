@@ -131,11 +131,14 @@ class Model:
         model = cls(plan, bottleneck, np.zeros(size, dtype), columns)
         initialize(objective.encoder, model.theta, rng)
         initialize(objective.decoder, model.theta, rng)
-        mean = columns.mean[None].copy()
-        model.rows(mean).standardize(mean)
-        bias = objective.decoder.layers[-1].bias.of(model.theta)
-        bias[...] = objective.distribution.start(mean[0], columns.size)
+        objective.decoder.layers[-1].bias.of(model.theta)[...] = model.eta_of_means()
         return model
+
+    def eta_of_means(self) -> Array:
+        """Return the output that reconstructs every row as the columns' means."""
+        mean = self.columns.mean[None].copy()
+        self.rows(mean).standardize(mean)
+        return self.objective.distribution.start(mean[0], self.columns.size)
 
     @property
     def objective(self) -> Objective:
@@ -154,11 +157,13 @@ class Model:
         params = objective.of(self.theta.astype(dtype, copy=False))
         return objective, params, objective.batch(BLOCK, dtype)
 
-    def rows(self, X: Any, weight: Array | None = None) -> Rows:
-        """Return X as this network wants to see it."""
+    def rows(
+        self, X: Any, index: Array | None = None, weight: Array | None = None
+    ) -> Rows:
+        """Return rows of X as this network wants to see them."""
         if not self.plan.standardize:
-            return Rows(X, weight)
-        return Rows(X, weight, self.columns.mean, self.columns.unit)
+            return Rows(X, index, weight)
+        return Rows(X, index, weight, self.columns.mean, self.columns.unit)
 
     # --- codes and reconstructions --------------------------------------------
 
@@ -200,12 +205,17 @@ class Model:
             np.subtract(block.out, log_unit, out=block.out)
             yield block.place, block.out
 
-    def mean_loss(self, rows: Rows) -> float:
-        """Return the training loss of clean rows, in nats per row, penalty aside."""
-        loss = 0.0
+    def mean_loss(self, rows: Rows, of_means: bool = False) -> float:
+        """Return the training loss of clean rows, in nats per row, penalty aside.
+
+        With ``of_means=True``, that of reconstructing every row as the columns' means.
+        """
+        loss, distribution = 0.0, self.objective.distribution
+        constant = self.eta_of_means()
         with np.errstate(all="ignore"):
             for block in self.scored(rows):
-                self.objective.distribution.nll(block.x, block.eta, 1.0, block.out)
+                eta = constant if of_means else block.eta
+                distribution.nll(block.x, eta, 1.0, block.out)
                 loss += float(block.weight @ block.out.sum(axis=1))
         return loss / rows.total(rows.index)
 

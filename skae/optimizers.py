@@ -102,8 +102,11 @@ class SGD(Optimizer):
         self.nesterovs_momentum = nesterovs_momentum
 
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
-        velocity = moments.arrays[0]
         grad *= rate
+        if self.momentum == 0:
+            theta -= grad
+            return
+        velocity = moments.arrays[0]
         velocity *= self.momentum
         velocity -= grad
         if self.nesterovs_momentum:

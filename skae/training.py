@@ -19,7 +19,7 @@ __all__ = ["DivergenceError", "Monitor", "Stopping", "Trainer", "descend", "lbfg
 
 
 class DivergenceError(ValueError):
-    """The loss, or a parameter, is no longer a finite number."""
+    """The loss, or a parameter, has left the range of sensible numbers."""
 
 
 class Trainer:
@@ -248,7 +248,9 @@ def lbfgs(
         if monitor(loss):
             raise StopIteration
 
-    options: dict[str, Any] = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol}
+    # The loss decides by `tol` through the monitor; SciPy watches the gradient only.
+    options: dict[str, Any] = {"maxiter": max_iter, "maxfun": max_fun}
+    options |= {"gtol": tol, "ftol": 64 * np.finfo(np.float64).eps}
     result = optimize.minimize(
         value_and_gradient,
         trainer.theta.astype(np.float64),

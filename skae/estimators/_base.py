@@ -38,10 +38,13 @@ from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
-from skae.rows import Columns, Rows
+from skae.rows import Columns, Rows, distinct
 from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
 
 __all__ = ["BaseAutoencoder"]
+
+#: A fit has diverged if its loss is so many times that of predicting the means.
+GROWTH = 100.0
 
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
@@ -65,15 +68,20 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
 
 
 def can_continue(estimator: BaseAutoencoder) -> bool:
-    """Tell whether the solver can continue from where it is; L-BFGS starts anew."""
+    """Tell whether training can go on from chunk to chunk; `available_if` asks."""
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit is not available with solver='lbfgs'.")
+    if estimator.early_stopping:
+        raise AttributeError("partial_fit is not available with early_stopping=True.")
     return True
 
 
 def default_batch_size(n_rows: int) -> int:
-    """Return the number of rows in a batch that ``batch_size="auto"`` stands for."""
-    return min(200, n_rows)
+    """Return the number of rows in a batch that ``batch_size="auto"`` stands for.
+
+    About 32 steps an epoch, so that few rows and many are trained equally well.
+    """
+    return min(n_rows, max(32, min(256, n_rows // 32)))
 
 
 class BaseAutoencoder(
@@ -166,15 +174,18 @@ class BaseAutoencoder(
         with all_or_nothing(self):
             data, weight = self._check_training_data(X, sample_weight, reset=True)
             rng = self._new_generator()
-            train, valid = self._split(data, weight, rng)
-            columns = Columns.of(data, train)
+            index, weight = distinct(data, weight, keep_order=not self.shuffle)
+            train, valid = self._split(index, rng)
+            columns = Columns.of(Rows(data, train, weight))
             data = self._prepare(data, columns, rng, keep=self.warm_start)
-            trainer = self._trainer(data, train, rng)
-            held_out = None if valid is None else self._model().rows(data, valid)
+            trainer = self._trainer(data, train, weight, rng)
+            held_out = None
+            if valid is not None:
+                held_out = self._model().rows(data, valid, weight)
             monitor = self._monitor(held_out)
             self._train(trainer, monitor)
             self._record(monitor, len(trainer.rows))
-            every_row = self._model().rows(data, weight)
+            every_row = self._model().rows(data, index, weight)
             self.noise_variance_ = self._model().estimate_noise(every_row)
             self._memory = None
         return self
@@ -206,21 +217,21 @@ class BaseAutoencoder(
         Raises
         ------
         ValueError
-            With ``early_stopping=True``, or as in `fit`.
+            As in `fit`.
         """
-        if self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True.")
         first = not hasattr(self, "_theta")
         with all_or_nothing(self):
             data, weight = self._check_training_data(X, sample_weight, reset=first)
-            columns, rng = Columns.of(data, weight), self._new_generator()
+            index, weight = distinct(data, weight, keep_order=not self.shuffle)
+            columns = Columns.of(Rows(data, index, weight))
+            rng = self._new_generator()
             newest, memory = columns.weight, getattr(self, "_memory", None) or {}
             if not first:
                 columns.merge(Columns(**self._columns))
             if memory:
                 rng.bit_generator.state = memory["generator"]
             data = self._prepare(data, columns, rng, keep=True)
-            trainer = self._trainer(data, weight, rng)
+            trainer = self._trainer(data, index, weight, rng)
             moments = self._continue(trainer, memory)
             self._update_noise(trainer.rows, min(1.0, 2.0 * newest / columns.weight))
             state = rng.bit_generator.state
@@ -288,28 +299,20 @@ class BaseAutoencoder(
                 f"in {dtype}. Rescale the column."
             )
 
-    def _split(
-        self, X: Any, weight: Array | None, rng: Generator
-    ) -> tuple[Array | None, Array | None]:
-        """Return the weights of the rows for training and for validation.
-
-        A row belongs to the set in which its weight is not zero.
-        """
+    def _split(self, index: Array, rng: Generator) -> tuple[Array, Array | None]:
+        """Return the rows for training and, with early stopping, for validation."""
         if not self.early_stopping:
-            return weight, None
-        train = np.ones(X.shape[0]) if weight is None else weight.copy()
-        rows = rng.permutation(np.flatnonzero(train))
-        n_valid = max(1, round(self.validation_fraction * len(rows)))
-        if n_valid >= len(rows):
+            return index, None
+        n_valid = max(1, round(self.validation_fraction * len(index)))
+        if n_valid >= len(index):
             raise ValueError(
                 f"early_stopping=True with validation_fraction="
                 f"{self.validation_fraction} leaves no row to train on: "
-                f"n_samples={len(rows)}."
+                f"n_samples={len(index)} (equal rows count once)."
             )
-        valid = np.zeros_like(train)
-        valid[rows[:n_valid]] = train[rows[:n_valid]]
-        train[rows[:n_valid]] = 0.0
-        return train, valid
+        held_out = np.zeros(len(index), dtype=bool)
+        held_out[rng.permutation(len(index))[:n_valid]] = True
+        return index[~held_out], index[held_out]
 
     # --- from parameters to structure ---------------------------------------------
 
@@ -351,7 +354,7 @@ class BaseAutoencoder(
         bottleneck = self._parts()["bottleneck"]
         self._theta = Model.start(plan, bottleneck, columns, X.dtype, rng).theta
         self._plan = vars(plan)
-        self.noise_variance_ = None
+        self.noise_variance_ = self.validation_scores_ = None
         self.loss_curve_, self.n_iter_, self.t_ = [], 0, 0
         return X
 
@@ -365,13 +368,15 @@ class BaseAutoencoder(
             noise_variance=self.noise_variance_,
         )
 
-    def _trainer(self, X: Any, weight: Array | None, rng: Generator) -> Trainer:
+    def _trainer(
+        self, X: Any, index: Array, weight: Array | None, rng: Generator
+    ) -> Trainer:
         """Bring objective, rows and memory together."""
         model = self._model()
         decoupled = self.solver != "lbfgs" and self._optimizer().decoupled
         alpha = 0.0 if decoupled else float(self.alpha)
         objective, _ = model.plan.objective(**self._parts(), alpha=alpha)
-        rows = model.rows(X, weight)
+        rows = model.rows(X, index, weight)
         bounds = np.array([model.columns.low, model.columns.high], dtype=X.dtype)
         rows.standardize(bounds)
         auto = self.batch_size == "auto"
@@ -421,16 +426,31 @@ class BaseAutoencoder(
                     n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
                     monitor=monitor,
                 )
-        monitor.finish()
-        if not converged:
+            monitor.finish()
+            self._check_loss(trainer.rows, monitor)
+        fixed = self.learning_rate == "cosine" or self.n_iter_no_change == np.inf
+        if not (converged or fixed):
             warnings.warn(
                 f"Training stopped at max_iter={self.max_iter} epochs while the loss "
                 f"still fell by more than tol={self.tol} nats per row within "
                 f"n_iter_no_change={self.n_iter_no_change} epochs. Increase max_iter "
                 f"or learning_rate_init={self.learning_rate_init}.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
+
+    def _check_loss(self, rows: Rows, monitor: Monitor) -> None:
+        """Refuse a fit that explains the rows far worse than their means do."""
+        loss, modest = monitor.stopping.best, GROWTH * rows.X.shape[1]
+        if not monitor.validate:
+            loss = monitor.losses[-1]
+        if loss > modest:
+            of_means = self._model().mean_loss(rows, of_means=True)
+            if loss > modest + GROWTH * of_means:
+                raise DivergenceError(
+                    f"the loss is {loss:g} nats per row, and reconstructing every row "
+                    f"as the mean of the data costs {of_means:g}"
+                )
 
     def _run_lbfgs(self, trainer: Trainer, monitor: Monitor) -> bool:
         if trainer.objective.is_random:
@@ -470,11 +490,13 @@ class BaseAutoencoder(
         self.loss_ = self.loss_curve_[-1]
         self.n_iter_ = len(monitor.losses)
         self.t_ += n_rows * self.n_iter_
-        self.best_loss_ = self.validation_scores_ = self.best_validation_score_ = None
+        self.best_loss_ = self.best_validation_score_ = None
         if monitor.validate:
-            self.validation_scores_ = [-loss for loss in monitor.validation_losses]
-            self.best_validation_score_ = max(self.validation_scores_)
+            scores = [-loss for loss in monitor.validation_losses]
+            self.validation_scores_ = (self.validation_scores_ or []) + scores
+            self.best_validation_score_ = max(scores)
         else:
+            self.validation_scores_ = None
             self.best_loss_ = min(self.loss_curve_)
 
     def _continue(self, trainer: Trainer, memory: dict[str, Any]) -> Moments:

@@ -1,0 +1,199 @@
+"""Two directives that keep the pages true.
+
+``family`` writes the page of a family from its registry, so that a new member appears
+by itself. ``report`` shows a Markdown file of measurements, as the benchmark wrote it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util.docutils import SphinxDirective
+
+
+def summary(member: object) -> str:
+    """Return the first sentence of a docstring, on one line."""
+    lines = inspect.getdoc(member).split("\n\n")[0].split()
+    return " ".join(lines)
+
+
+def literal(text: str) -> str:
+    """Return `text` with its single backquotes doubled."""
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text)
+
+
+def table(head: list[str], rows: list[list[str]], name: str) -> list[str]:
+    """Return the lines of a table."""
+    lines = [".. list-table::", "   :header-rows: 1", f"   :class: {name}", ""]
+    for row in [head, *rows]:
+        for k, cell in enumerate(row):
+            lines.append(f"   {'*' if k == 0 else ' '} - {cell}")
+    return [*lines, ""]
+
+
+# --- one row for each member of a registry ----------------------------------------
+
+
+def reference(member: type) -> str:
+    return f":class:`~{member.__module__}.{member.__name__}`"
+
+
+def activation_row(name: str, member: object) -> list[str]:
+    function, derivative = summary(member.apply), summary(member.chain)
+    formula = re.search(r"``.*", function)
+    words = {"softplus": "``f(z) = log(1 + exp(z))``"}
+    derivative = re.sub(r"^(Multiply by|Leave `d` as it is:) ", "", derivative)
+    return [
+        f"``{name!r}``",
+        words.get(name, formula and formula[0].rstrip(".")) or literal(function),
+        literal(derivative).rstrip("."),
+        literal(summary(member.bound)),
+    ]
+
+
+def distribution_row(name: str, member: type) -> list[str]:
+    scale = "yes" if member.has_scale else "no"
+    support = f"``{member.support}``"
+    return [f"``{name!r}``", reference(member), literal(summary(member)), support, scale]
+
+
+def corruption_row(name: str, member: type) -> list[str]:
+    levels = f"``{member.levels}``"
+    return [f"``{name!r}``", reference(member), literal(summary(member)), levels]
+
+
+def optimizer_row(name: str, member: type) -> list[str]:
+    return [f"``{name!r}``", reference(member), literal(summary(member))]
+
+
+def schedule_row(name: str, member: object) -> list[str]:
+    return [f"``{name!r}``", literal(summary(member))]
+
+
+FAMILIES = {
+    "ACTIVATIONS": (
+        "skae.activations",
+        ["Name", "Function", "Derivative, from the output a", "Where weights start"],
+        activation_row,
+    ),
+    "DISTRIBUTIONS": (
+        "skae.distributions",
+        ["Name", "Class", "What it describes", "Support", "Has a scale"],
+        distribution_row,
+    ),
+    "CORRUPTIONS": (
+        "skae.corruptions",
+        ["Name", "Class", "What it does", "Levels"],
+        corruption_row,
+    ),
+    "OPTIMIZERS": (
+        "skae.optimizers",
+        ["Name", "Class", "What it does"],
+        optimizer_row,
+    ),
+    "SCHEDULES": (
+        "skae.optimizers",
+        ["Name", "Factor on the learning rate"],
+        schedule_row,
+    ),
+}
+
+
+class Family(SphinxDirective):
+    """``.. family:: DISTRIBUTIONS`` writes a table; ``:classes:`` adds each class."""
+
+    required_arguments = 1
+    option_spec = {"classes": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        module_name, head, row = FAMILIES[self.arguments[0]]
+        module = importlib.import_module(module_name)
+        self.env.note_dependency(inspect.getfile(module))
+        members = getattr(module, self.arguments[0])
+        if "classes" not in self.options:
+            rows = [row(name, member) for name, member in members.items()]
+            return self.parse_text_to_nodes("\n".join(table(head, rows, "family")))
+        lines = []
+        for member in members.values():
+            lines += [f".. autoclass:: {module_name}.{member.__name__}", ""]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+# --- reports written by the benchmarks --------------------------------------------
+
+
+def inline(text: str) -> str:
+    """Turn Markdown's code, links and emphasis into reStructuredText."""
+    text = re.sub(r"\[([^\]]+)\]\((https?://[^)]+)\)", r"`\1 <\2>`__", text)
+    parts = re.split(r"(`[^`]+`(?:__)?)", text)
+    for k, part in enumerate(parts):
+        if part.startswith("`") and not part.endswith("__"):
+            parts[k] = f"`{part}`"
+        elif not part.startswith("`"):
+            part = re.sub(r"(?<![\w*])_([^_]+)_(?!\w)", r"*\1*", part)
+            parts[k] = part.replace("|", r"\|")
+    return "".join(parts)
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of one line of a Markdown table."""
+    line = line.strip().removeprefix("|").removesuffix("|")
+    parts = re.split(r"(?<!\\)\|", line)
+    return [inline(part.strip().replace(r"\|", "|")) for part in parts]
+
+
+def from_markdown(text: str) -> list[str]:
+    """Return reStructuredText: headings, paragraphs, lists, tables and code blocks."""
+    lines, rst, k = text.splitlines(), [], 0
+    while k < len(lines):
+        line = lines[k]
+        if line.startswith("#"):
+            rst += ["", f".. rubric:: {inline(line.lstrip('# '))}", ""]
+        elif line.startswith("```"):
+            rst += ["", ".. code-block:: text", ""]
+            while k + 1 < len(lines) and not lines[k + 1].startswith("```"):
+                k += 1
+                rst.append(f"   {lines[k]}")
+            rst, k = [*rst, ""], k + 1
+        elif line.startswith("|"):
+            rows = []
+            while k < len(lines) and lines[k].startswith("|"):
+                rows.append(cells(lines[k]))
+                k += 1
+            rows = [rows[0], *rows[2:]]
+            width = max(map(len, rows))
+            rows = [row + [""] * (width - len(row)) for row in rows]
+            rst += ["", *table(rows[0], rows[1:], "report")]
+            continue
+        else:
+            starts = re.match(r"\s*([-*]|\d+\.)\s", line)
+            if starts and k and not re.match(r"\s*([-*]|\d+\.)\s|\s+\S", lines[k - 1]):
+                rst.append("")
+            rst.append(inline(line))
+        k += 1
+    return rst
+
+
+class Report(SphinxDirective):
+    """``.. report:: benchmarks/defaults.md`` shows the file; nothing without it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir, self.arguments[0])
+        self.env.note_dependency(str(path))
+        if not path.exists():
+            return []
+        return self.parse_text_to_nodes("\n".join(from_markdown(path.read_text())))
+
+
+def setup(app) -> dict[str, bool]:
+    """Register the directives."""
+    app.add_directive("family", Family)
+    app.add_directive("report", Report)
+    return {"parallel_read_safe": True}

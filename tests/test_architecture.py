@@ -1,0 +1,130 @@
+"""The house rules that no single module can keep by itself."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skae
+from skae import corruptions, distributions, optimizers
+
+PACKAGE = Path(skae.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+}
+TESTS = Path(__file__).parent
+
+#: Every module imports from floors below its own only.
+FLOORS = [
+    {"skae._validation", "skae.layout", "skae.component"},
+    {"skae.activations", "skae.corruptions", "skae.optimizers", "skae.rows"},
+    {"skae.bottlenecks", "skae.distributions", "skae.network"},
+    {"skae.objective"},
+    {"skae.model", "skae.training"},
+    {"skae.estimators._base"},
+    {"skae.estimators.denoising", "skae.displays"},
+]
+
+#: Modules that may know scikit-learn.
+KNOW_SKLEARN = (
+    "skae._validation",
+    "skae.component",
+    "skae.displays",
+    "skae.estimators",
+)
+
+FAMILIES = [
+    (corruptions.Corruption, corruptions.CORRUPTIONS, corruptions),
+    (distributions.Distribution, distributions.DISTRIBUTIONS, distributions),
+    (optimizers.Optimizer, optimizers.OPTIMIZERS, optimizers),
+]
+
+
+def imports(path):
+    """Return the names of the modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+def floor(name):
+    return next(k for k, names in enumerate(FLOORS) if name in names)
+
+
+def test_every_module_has_a_floor():
+    assert set(MODULES) == set.union(*FLOORS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name):
+    ours = {other for other in imports(MODULES[name]) if other.startswith("skae")}
+    assert all(floor(other) < floor(name) for other in ours)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_scikit_learn_stays_at_the_border(name):
+    foreign = {other for other in imports(MODULES[name]) if other.startswith("sklearn")}
+    assert name.startswith(KNOW_SKLEARN) or not foreign
+    private = {other for other in foreign if "._" in other}
+    assert name == "skae._validation" or not private
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_a_test_file(name):
+    stem = name.rsplit(".", 1)[1].strip("_")
+    assert (TESTS / f"test_{stem}.py").exists()
+
+
+@pytest.mark.parametrize(("base", "registry", "module"), FAMILIES)
+def test_every_member_is_registered_and_public(base, registry, module):
+    members = {
+        cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, base) and not inspect.isabstract(cls)
+    }
+    assert members == set(registry.values())
+    assert {cls.__name__ for cls in members} <= set(module.__all__)
+    assert list(registry) == sorted(registry)
+
+
+@pytest.mark.parametrize(("base", "registry", "module"), FAMILIES)
+def test_every_class_is_abstract_or_final(base, registry, module):
+    assert inspect.isabstract(base)
+    for cls in registry.values():
+        assert cls.__bases__ == (base,)
+
+
+def test_functions_are_short():
+    lengths = {
+        f"{path.name}:{node.name}": body_length(node)
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    too_long = {name: n for name, n in lengths.items() if n > 40}
+    assert not too_long
+    assert sorted(lengths.values())[len(lengths) // 2] < 9
+
+
+def body_length(node):
+    """Count the lines of a function, its docstring aside."""
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def test_importing_needs_nothing_optional():
+    code = (
+        "import sys, skae; "
+        "bad = {'matplotlib', 'torch', 'polars', 'rich'} & set(sys.modules); "
+        "sys.exit(f'imported: {bad}' if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

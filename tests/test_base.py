@@ -1,0 +1,70 @@
+"""What scikit-learn asks of every estimator, asked of every kind of autoencoder."""
+
+import pytest
+from sklearn.base import clone
+from sklearn.utils import estimator_checks
+
+from skae import DenoisingAutoencoder
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning",
+    "ignore:X (does not have valid|has) feature names:UserWarning",
+)
+
+WHOLE = {"corruption_level": 0, "batch_size": 10_000}
+ESTIMATORS = {
+    "default": DenoisingAutoencoder(max_iter=5),
+    "plain, whole batch": DenoisingAutoencoder(max_iter=50, **WHOLE),
+    "tied, whole batch": DenoisingAutoencoder(max_iter=5, tied_weights=True, **WHOLE),
+    "deep, whole batch": DenoisingAutoencoder(
+        max_iter=5, hidden_layer_sizes=(6, 4), activation="relu", **WHOLE
+    ),
+    "sgd, whole batch": DenoisingAutoencoder(
+        max_iter=5, solver="sgd", learning_rate="invscaling", alpha=0.1, **WHOLE
+    ),
+    "adamw, not standardized, whole batch": DenoisingAutoencoder(
+        max_iter=5, solver="adamw", standardize=False, **WHOLE
+    ),
+    "L-BFGS": DenoisingAutoencoder(solver="lbfgs", corruption_level=0),
+    "minibatches": DenoisingAutoencoder(max_iter=5, batch_size=4),
+    "swap noise": DenoisingAutoencoder(max_iter=5, corruption="swap"),
+    "early stopping": DenoisingAutoencoder(max_iter=5, early_stopping=True),
+}
+
+#: Checks that scikit-learn runs on its own estimators only.
+NOT_YIELDED = [
+    "check_get_feature_names_out_error",
+    "check_dataframe_column_names_consistency",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+    "check_param_validation",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_global_output_transform_pandas",
+    "check_set_output_transform_polars",
+    "check_global_set_output_transform_polars",
+    "check_inplace_ensure_writeable",
+]
+
+
+def yielded():
+    """Pair every estimator with every check; none is expected to fail."""
+    for name, estimator in ESTIMATORS.items():
+        for instance, check in estimator_checks.estimator_checks_generator(estimator):
+            yield pytest.param(instance, check, id=f"{name}-{check.func.__name__}")
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(yielded()))
+def test_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", NOT_YIELDED)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_check_that_is_not_yielded(name, check):
+    if "pandas" in check or "dataframe" in check:
+        pytest.importorskip("pandas")
+    if "polars" in check:
+        pytest.importorskip("polars")
+    estimator = clone(ESTIMATORS[name])
+    getattr(estimator_checks, check)(type(estimator).__name__, estimator)

@@ -1,0 +1,727 @@
+import pickle
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from scipy import sparse, stats
+from scipy.linalg import subspace_angles
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skae import DenoisingAutoencoder
+from skae.corruptions import CORRUPTIONS, Masking
+from skae.distributions import DISTRIBUTIONS, Bernoulli
+from skae.optimizers import OPTIMIZERS, SCHEDULES, Adam
+
+unsettled = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = unsettled
+
+
+@pytest.fixture(scope="module")
+def X():
+    return load_iris().data
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits().data
+
+
+def make(n_components=2, **params):
+    return DenoisingAutoencoder(
+        n_components, **{"max_iter": 20, "random_state": 0} | params
+    )
+
+
+# --- truths from outside --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied_weights", [False, True])
+def test_linear_autoencoder_spans_the_principal_components(tied_weights):
+    X = StandardScaler().fit_transform(load_breast_cancer().data)
+    autoencoder = make(
+        4,
+        activation="identity",
+        corruption_level=0,
+        alpha=0,
+        solver="lbfgs",
+        max_iter=5000,
+        tol=1e-9,
+        tied_weights=tied_weights,
+    ).fit(X)
+    pca = PCA(4).fit(X)
+    decoder = autoencoder.coefs_[-1]
+    assert subspace_angles(decoder.T, pca.components_.T).max() < 1e-3
+    error = np.square(X - autoencoder.inverse_transform(autoencoder.transform(X)))
+    pca_error = np.square(X - pca.inverse_transform(pca.transform(X)))
+    assert error.sum() == pytest.approx(pca_error.sum(), rel=1e-6)
+
+
+def test_score_samples_is_a_normal_log_density(X):
+    autoencoder = make().fit(X)
+    mean = autoencoder.inverse_transform(autoencoder.transform(X))
+    normal = stats.norm(mean, np.sqrt(autoencoder.noise_variance_))
+    expected = normal.logpdf(X).sum(axis=1)
+    np.testing.assert_allclose(autoencoder.score_samples(X), expected, rtol=1e-10)
+    assert autoencoder.score(X) == pytest.approx(expected.mean(), rel=1e-12)
+
+
+def test_bernoulli_score_is_a_log_probability():
+    X = np.random.default_rng(0).integers(0, 2, (60, 5)).astype(float)
+    autoencoder = make(distribution="bernoulli").fit(X)
+    p = autoencoder.inverse_transform(autoencoder.transform(X))
+    expected = stats.bernoulli(p).logpmf(X.astype(int)).sum(axis=1)
+    np.testing.assert_allclose(autoencoder.score_samples(X), expected, rtol=1e-9)
+    assert autoencoder.noise_variance_ is None
+
+
+def test_noise_is_the_variance_around_the_reconstruction(X):
+    autoencoder = make().fit(X)
+    residual = X - autoencoder.inverse_transform(autoencoder.transform(X))
+    n = len(X)
+    expected = (np.square(residual).sum(axis=0) + X.var(axis=0)) / (n + 1)
+    np.testing.assert_allclose(autoencoder.noise_variance_, expected, rtol=1e-10)
+
+
+def test_denoising_repairs_what_the_plain_autoencoder_does_not(digits):
+    train, test = digits[:1400] / 16, digits[1400:] / 16
+    noisy = test.copy()
+    Masking().corrupt(noisy, 0.3, (), np.random.default_rng(0))
+    error = {}
+    for level in (0.0, 0.3):
+        autoencoder = make(
+            32,
+            distribution="bernoulli",
+            corruption_level=level,
+            max_iter=100,
+            learning_rate_init=0.01,
+        ).fit(train)
+        repaired = autoencoder.inverse_transform(autoencoder.transform(noisy))
+        error[level] = np.mean(np.square(repaired - test))
+    assert error[0.3] < 0.75 * error[0.0]
+
+
+# --- the contract of the scores -------------------------------------------------------
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_feature_scores_sum_to_the_row_s(digits, distribution):
+    data = digits[:200] / 16
+    autoencoder = make(distribution=distribution).fit(data)
+    shares = autoencoder.score_features(data)
+    assert shares.shape == data.shape
+    np.testing.assert_allclose(shares.sum(axis=1), autoencoder.score_samples(data))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 3.0, 1e6])
+def test_rescaling_a_column_shifts_its_score_and_changes_nothing_else(X, factor):
+    scaled = X * [1, factor, 1, 1]
+    first, second = make().fit(X), make().fit(scaled)
+    np.testing.assert_allclose(first.transform(X), second.transform(scaled), rtol=1e-6)
+    expected = first.score_features(X) - [0, np.log(factor), 0, 0]
+    np.testing.assert_allclose(second.score_features(scaled), expected, rtol=1e-6)
+
+
+def test_shifting_a_column_changes_nothing(X):
+    first, second = make().fit(X), make().fit(X + 100.0)
+    np.testing.assert_allclose(
+        first.score_samples(X), second.score_samples(X + 100.0), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -5.0, 1e6])
+def test_a_constant_column_neither_divides_by_zero_nor_dominates(X, value):
+    wide = np.column_stack([X, np.full(len(X), value)])
+    autoencoder = make().fit(wide)
+    share = autoencoder.score_features(wide)[:, -1]
+    size = abs(value) or 1.0
+    best = stats.norm.logpdf(0, scale=size)
+    assert ((best - 0.5 < share) & (share <= best)).all()
+    moved = np.column_stack([X, np.full(len(X), value + 1e-4 * size)])
+    np.testing.assert_allclose(
+        autoencoder.score_samples(moved), autoencoder.score_samples(wide), atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples", "score_features"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_same_row_same_answer_to_the_last_bit(digits, method, dtype):
+    data = digits[:300].astype(dtype)
+    call = getattr(make(8, hidden_layer_sizes=(20,)).fit(data), method)
+    together = call(data)
+    order = np.random.default_rng(0).permutation(len(data))
+    np.testing.assert_array_equal(call(data[order]), together[order])
+    np.testing.assert_array_equal(call(data[:77]), together[:77])
+    for i in (0, 128, 299):
+        np.testing.assert_array_equal(call(data[[i]])[0], together[i])
+    np.testing.assert_array_equal(call(data), together)
+
+
+# --- randomness -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_same_seed_same_model(X, corruption):
+    first, second = (make(corruption=corruption).fit(X) for _ in range(2))
+    for ours, theirs in zip(first.coefs_, second.coefs_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    other = make(corruption=corruption, random_state=1).fit(X)
+    assert not np.array_equal(first.coefs_[0], other.coefs_[0])
+
+
+def test_the_global_generator_is_left_alone(X):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    make(random_state=None).fit(X)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_the_order_of_the_rows_does_not_matter_to_the_last_bit(X, early_stopping):
+    order = np.random.default_rng(0).permutation(len(X))
+    params = {"batch_size": 32, "early_stopping": early_stopping}
+    first, second = make(**params).fit(X), make(**params).fit(X[order])
+    np.testing.assert_array_equal(first.coefs_[0], second.coefs_[0])
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_weights_are_repetitions_to_the_last_bit(X, corruption, early_stopping):
+    weight = np.random.default_rng(0).integers(0, 4, len(X))
+    params = {"batch_size": 16, "early_stopping": early_stopping}
+    weighted = make(corruption=corruption, **params).fit(X, sample_weight=weight)
+    repeated = make(corruption=corruption, **params).fit(np.repeat(X, weight, axis=0))
+    for ours, theirs in zip(weighted.coefs_, repeated.coefs_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(weighted.score_samples(X), repeated.score_samples(X))
+    score = weighted.score(X, sample_weight=weight)
+    assert score == pytest.approx(repeated.score(np.repeat(X, weight, axis=0)))
+
+
+# --- every option trains --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        *({"corruption": name, "corruption_level": 0.2} for name in CORRUPTIONS),
+        *({"learning_rate": name} for name in SCHEDULES),
+        *({"solver": name} for name in OPTIMIZERS if name != "adadelta"),
+        {"solver": "adadelta", "learning_rate_init": 1.0, "batch_size": 8},
+        {"solver": "lbfgs", "corruption_level": 0},
+        {"solver": "lbfgs", "corruption": "none"},
+        {"solver": Adam(beta_1=0.5)},
+        {"corruption": Masking()},
+        {"hidden_layer_sizes": 7},
+        {"hidden_layer_sizes": np.array([7, 5]), "activation": "relu"},
+        {"hidden_layer_sizes": [6], "code_activation": "softplus"},
+        {"tied_weights": True, "hidden_layer_sizes": (6,)},
+        {"nesterovs_momentum": False, "solver": "sgd"},
+        {"standardize": False},
+        {"early_stopping": True, "validation_fraction": 0.3},
+        {"shuffle": False},
+        {"batch_size": 1, "max_iter": 3},
+        {"batch_size": 10**9},
+        {"n_components": 9},
+    ],
+    ids=str,
+)
+def test_the_loss_falls(X, params):
+    autoencoder = make(**{"learning_rate_init": 0.01} | params).fit(X)
+    assert autoencoder.loss_curve_[-1] < autoencoder.loss_curve_[0]
+    assert np.isfinite(autoencoder.score(X))
+    assert autoencoder.transform(X).shape == (150, autoencoder.n_components)
+
+
+def test_distribution_may_be_an_instance(digits):
+    data = digits[:300] / 16
+    named, instance = (
+        make(distribution=distribution).fit(data)
+        for distribution in ("bernoulli", Bernoulli())
+    )
+    np.testing.assert_array_equal(named.transform(data), instance.transform(data))
+
+
+def test_layers_are_as_asked_for(X):
+    autoencoder = make(hidden_layer_sizes=(7, 5)).fit(X)
+    assert [w.shape for w in autoencoder.coefs_] == [
+        (4, 7),
+        (7, 5),
+        (5, 2),
+        (2, 5),
+        (5, 7),
+        (7, 4),
+    ]
+    assert [len(b) for b in autoencoder.intercepts_] == [7, 5, 2, 5, 7, 4]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "code_activation", "bounded"),
+    [((), "auto", True), ((5,), "auto", False), ((5,), "tanh", True)],
+)
+def test_code_activation(X, hidden, code_activation, bounded):
+    autoencoder = make(
+        hidden_layer_sizes=hidden,
+        activation="tanh",
+        code_activation=code_activation,
+        max_iter=300,
+        learning_rate_init=0.02,
+    ).fit(X)
+    assert (np.abs(autoencoder.transform(X)).max() <= 1.0) == bounded
+
+
+def test_code_is_the_forward_pass_written_out(X):
+    autoencoder = make(hidden_layer_sizes=(5,), activation="logistic").fit(X)
+    (w1, w2, w3, w4), (b1, b2, b3, b4) = autoencoder.coefs_, autoencoder.intercepts_
+    z = (X - X.mean(axis=0)) / X.std(axis=0)
+    code = 1 / (1 + np.exp(-(z @ w1 + b1))) @ w2 + b2
+    out = (1 / (1 + np.exp(-(code @ w3 + b3)))) @ w4 + b4
+    np.testing.assert_allclose(autoencoder.transform(X), code, rtol=1e-9)
+    expected = out * X.std(axis=0) + X.mean(axis=0)
+    np.testing.assert_allclose(autoencoder.inverse_transform(code), expected, rtol=1e-9)
+
+
+def test_alpha_shrinks_weights_and_not_biases(X):
+    sizes = [
+        np.linalg.norm(np.concatenate([w.ravel() for w in make(alpha=a).fit(X).coefs_]))
+        for a in (0.0, 1.0)
+    ]
+    assert sizes[1] < sizes[0]
+
+
+# --- tied weights ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda fitted: fitted,
+        lambda fitted: pickle.loads(pickle.dumps(fitted)),
+        lambda fitted: clone(fitted).fit(load_iris().data),
+    ],
+    ids=["fitted", "pickled", "cloned"],
+)
+def test_ties_hold(X, copy):
+    autoencoder = copy(make(tied_weights=True, hidden_layer_sizes=(3,)).fit(X))
+    w1, w2, w3, w4 = autoencoder.coefs_
+    assert np.shares_memory(w1, w4)
+    assert np.shares_memory(w2, w3)
+    np.testing.assert_array_equal(w1, w4.T)
+    np.testing.assert_array_equal(w2, w3.T)
+
+
+# --- kinds of input -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_float_type_is_kept(X, dtype):
+    data = X.astype(dtype)
+    autoencoder = make().fit(data)
+    codes = autoencoder.transform(data)
+    results = [codes, autoencoder.inverse_transform(codes)]
+    results += [autoencoder.score_samples(data), autoencoder.score_features(data)]
+    results += autoencoder.coefs_ + autoencoder.intercepts_
+    assert {result.dtype for result in results} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_sparse_rows_are_dense_rows(digits, container, distribution):
+    data = digits[:300] / 16
+    dense = make(distribution=distribution).fit(data)
+    thin = make(distribution=distribution).fit(container(data))
+    np.testing.assert_array_equal(dense.coefs_[0], thin.coefs_[0])
+    for method in ("transform", "score_samples"):
+        expected = getattr(dense, method)(data)
+        np.testing.assert_array_equal(getattr(thin, method)(container(data)), expected)
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda X: X[:, ::-1][:, ::-1]])
+def test_memory_layout_does_not_matter(X, layout):
+    np.testing.assert_array_equal(
+        make().fit(layout(X)).coefs_[0], make().fit(X).coefs_[0]
+    )
+
+
+def test_read_only_memory_map(X, tmp_path):
+    joblib.dump(X, tmp_path / "X.joblib")
+    mapped = joblib.load(tmp_path / "X.joblib", mmap_mode="r")
+    assert isinstance(mapped, np.memmap)
+    fitted = make().fit(mapped)
+    np.testing.assert_array_equal(fitted.coefs_[0], make().fit(X).coefs_[0])
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    again = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    np.testing.assert_array_equal(again.transform(mapped), fitted.transform(X))
+    again.set_params(warm_start=True, max_iter=1).fit(X)
+
+
+def test_pandas():
+    pandas = pytest.importorskip("pandas")
+    frame = load_iris(as_frame=True).data
+    autoencoder = make().set_output(transform="pandas").fit(frame)
+    codes = autoencoder.transform(frame.iloc[5:])
+    assert list(codes.columns) == ["denoisingautoencoder0", "denoisingautoencoder1"]
+    pandas.testing.assert_index_equal(codes.index, frame.index[5:])
+    assert list(autoencoder.feature_names_in_) == list(frame.columns)
+    back = autoencoder.inverse_transform(codes.to_numpy())
+    assert back.shape == (145, 4)
+    with pytest.raises(ValueError, match="feature names"):
+        autoencoder.transform(frame.rename(columns={frame.columns[0]: "other"}))
+    with pytest.raises(ValueError, match="feature names"):
+        autoencoder.transform(frame[frame.columns[::-1]])
+
+
+def test_polars(X):
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(X, schema=["a", "b", "c", "d"])
+    autoencoder = make().set_output(transform="polars").fit(frame)
+    codes = autoencoder.transform(frame)
+    assert codes.columns == ["denoisingautoencoder0", "denoisingautoencoder1"]
+    np.testing.assert_array_equal(codes.to_numpy(), make().fit(X).transform(X))
+
+
+def test_one_row_and_one_column():
+    for data in (np.ones((1, 1)), np.arange(3.0)[None], np.arange(3.0)[:, None]):
+        autoencoder = make().fit(data)
+        assert np.isfinite(autoencoder.transform(data)).all()
+        assert np.isfinite(autoencoder.score_samples(data)).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_and_tiny_scales(X, scale, dtype):
+    data = (X * scale).astype(dtype)
+    autoencoder = make().fit(data)
+    expected = make().fit(X.astype(dtype)).score(X.astype(dtype)) - 4 * np.log(scale)
+    assert autoencoder.score(data) == pytest.approx(expected, rel=1e-3)
+    back = autoencoder.inverse_transform(autoencoder.transform(data))
+    assert np.isfinite(back).all()
+    assert back.dtype == dtype
+
+
+def test_state_is_plain(X):
+    autoencoder = make(hidden_layer_sizes=(3,)).fit(X)
+    autoencoder.partial_fit(X)
+    plain = (np.ndarray, int, float, str, bool, type(None), np.generic)
+
+    def check(value):
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                check(item)
+        else:
+            assert isinstance(value, plain), type(value)
+
+    check(vars(autoencoder))
+
+
+def test_pickle_in_another_process(X, tmp_path):
+    autoencoder = make().fit(X)
+    path = tmp_path / "model.pickle"
+    path.write_bytes(pickle.dumps((autoencoder, X[:3])))
+    code = (
+        "import pickle, sys; m, x = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(m.transform(x).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(autoencoder.transform(X[:3]).tolist())
+
+
+# --- scikit-learn's machinery ---------------------------------------------------------
+
+
+def test_grid_search_needs_no_scorer(X):
+    pipeline = make_pipeline(StandardScaler(), make(max_iter=100))
+    grid = {
+        "denoisingautoencoder__n_components": [1, 3],
+        "denoisingautoencoder__corruption_level": [0.0, 0.1],
+    }
+    folds = KFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(pipeline, grid, cv=folds).fit(X)
+    assert search.best_params_["denoisingautoencoder__n_components"] == 3
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_parallel_search_gives_the_same_scores(X):
+    grid = {"corruption": ["masking", "swap"]}
+    scores = [
+        GridSearchCV(make(max_iter=3), grid, cv=2, n_jobs=n_jobs).fit(X).cv_results_
+        for n_jobs in (1, 2)
+    ]
+    np.testing.assert_allclose(
+        scores[0]["mean_test_score"], scores[1]["mean_test_score"], rtol=1e-12
+    )
+
+
+def test_parameters_of_the_parts_are_in_reach(X):
+    autoencoder = make(solver=Adam())
+    autoencoder.set_params(solver__beta_1=0.5)
+    assert autoencoder.get_params()["solver__beta_1"] == 0.5
+    assert clone(autoencoder).solver.beta_1 == 0.5
+
+
+def test_metadata_routing(X):
+    weight = np.random.default_rng(0).integers(0, 3, len(X))
+    with config_context(enable_metadata_routing=True):
+        pipeline = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=True),
+            make().set_fit_request(sample_weight=True),
+        )
+        routed = pipeline.fit(X, sample_weight=weight)[-1]
+    scaler = StandardScaler().fit(X, sample_weight=weight)
+    expected = make().fit(scaler.transform(X), sample_weight=weight)
+    np.testing.assert_array_equal(routed.coefs_[0], expected.coefs_[0])
+    assert not hasattr(make(), "set_inverse_transform_request")
+
+
+@pytest.mark.parametrize(
+    "method", ["transform", "inverse_transform", "score_samples", "score_features"]
+)
+def test_not_fitted(X, method):
+    with pytest.raises(NotFittedError):
+        getattr(make(), method)(X)
+    assert not hasattr(make(), "coefs_")
+
+
+# --- the course of training -----------------------------------------------------------
+
+
+def test_early_stopping_keeps_the_best_weights(digits):
+    autoencoder = make(
+        32,
+        hidden_layer_sizes=(64,),
+        early_stopping=True,
+        corruption_level=0,
+        max_iter=300,
+        learning_rate_init=0.02,
+        n_iter_no_change=5,
+    ).fit(digits[:300])
+    scores = autoencoder.validation_scores_
+    assert autoencoder.n_iter_ == len(scores) == len(autoencoder.loss_curve_) < 300
+    assert autoencoder.best_validation_score_ == max(scores) > scores[-1]
+    assert autoencoder.best_loss_ is None
+    shorter = clone(autoencoder)
+    shorter.set_params(max_iter=int(np.argmax(scores)) + 1).fit(digits[:300])
+    np.testing.assert_array_equal(autoencoder.coefs_[0], shorter.coefs_[0])
+
+
+def test_without_early_stopping(X):
+    autoencoder = make().fit(X)
+    assert autoencoder.validation_scores_ is None
+    assert autoencoder.best_validation_score_ is None
+    assert autoencoder.best_loss_ == min(autoencoder.loss_curve_)
+    assert autoencoder.loss_ == autoencoder.loss_curve_[-1]
+    assert autoencoder.n_iter_ == len(autoencoder.loss_curve_) == 20
+    assert autoencoder.t_ == 20 * len(np.unique(X, axis=0))
+
+
+def test_warning_when_training_is_cut_short(X):
+    with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs") as caught:
+        make(max_iter=2).fit(X)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "params", [{"learning_rate": "cosine"}, {"n_iter_no_change": np.inf}], ids=str
+)
+def test_no_warning_when_a_fixed_number_of_epochs_was_asked_for(X, params):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make(max_iter=3, **params).fit(X).n_iter_ == 3
+
+
+def test_no_warning_when_training_has_settled(X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        autoencoder = make(max_iter=1000, tol=0.5).fit(X)
+    assert autoencoder.n_iter_ < 1000
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_verbose(X, capsys, early_stopping):
+    make(max_iter=2).fit(X)
+    assert capsys.readouterr().out == ""
+    make(max_iter=2, verbose=True, early_stopping=early_stopping).fit(X)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("Epoch 1, loss = ")
+    assert ("validation loss" in lines[0]) == early_stopping
+
+
+def test_warm_start_goes_on(X):
+    autoencoder = make(warm_start=True).fit(X)
+    first, theirs = list(autoencoder.loss_curve_), autoencoder.coefs_[0].copy()
+    autoencoder.fit(X)
+    assert autoencoder.loss_curve_[:20] == first
+    assert len(autoencoder.loss_curve_) == 40
+    assert autoencoder.n_iter_ == 20
+    assert autoencoder.loss_ < first[-1]
+    assert not np.array_equal(autoencoder.coefs_[0], theirs)
+    cold = make().fit(X).fit(X)
+    np.testing.assert_array_equal(cold.coefs_[0], theirs)
+
+
+def test_warm_start_with_another_network(X):
+    autoencoder = make(warm_start=True).fit(X)
+    with pytest.raises(ValueError, match="Use fit with warm_start=False"):
+        autoencoder.set_params(n_components=3).fit(X)
+    assert autoencoder.transform(X).shape == (150, 2)
+
+
+@pytest.mark.parametrize("solver", OPTIMIZERS)
+def test_partial_fit_passes_are_epochs(X, solver):
+    params = {"solver": solver, "max_iter": 4, "learning_rate_init": 0.01}
+    whole, parts = make(**params).fit(X), make(**params)
+    for _ in range(4):
+        parts.partial_fit(X)
+    np.testing.assert_allclose(parts.coefs_[0], whole.coefs_[0], rtol=1e-9)
+    np.testing.assert_allclose(parts.loss_curve_, whole.loss_curve_, rtol=1e-9)
+    assert (parts.n_iter_, parts.t_) == (whole.n_iter_, whole.t_)
+
+
+def test_partial_fit_learns_from_chunks_of_any_size(X):
+    rng, autoencoder = np.random.default_rng(0), make(learning_rate_init=0.01)
+    autoencoder.partial_fit(X[:1])
+    for size in rng.integers(1, 40, 200):
+        autoencoder.partial_fit(X[rng.integers(0, len(X), size)])
+    reference = make(max_iter=100).fit(X)
+    assert autoencoder.score(X) > reference.score(X) - 1.0
+    again = pickle.loads(pickle.dumps(autoencoder)).partial_fit(X)
+    np.testing.assert_array_equal(again.coefs_[0], autoencoder.partial_fit(X).coefs_[0])
+
+
+@pytest.mark.parametrize("params", [{"solver": "lbfgs"}, {"early_stopping": True}])
+def test_partial_fit_is_absent_where_it_makes_no_sense(params):
+    assert hasattr(make(), "partial_fit")
+    assert not hasattr(make(**params), "partial_fit")
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_components": 0}, "'n_components'"),
+        ({"n_components": 2.5}, "'n_components'"),
+        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes=.* positive integers"),
+        ({"hidden_layer_sizes": (2.5,)}, "hidden_layer_sizes=.* positive integers"),
+        ({"activation": "gelu"}, "'activation'"),
+        ({"corruption": "fog"}, "'corruption'"),
+        ({"corruption_level": -0.1}, "'corruption_level'"),
+        ({"corruption_level": 1.1}, r"corruption_level=1.1 is outside \[0, 1\]"),
+        ({"distribution": "cauchy"}, "'distribution'"),
+        ({"alpha": -1}, "'alpha'"),
+        ({"solver": "newton"}, "'solver'"),
+        ({"solver": Adam(beta_1=1.5)}, "'beta_1' parameter of Adam"),
+        ({"solver": "lbfgs", "corruption_level": 0.1}, "set corruption_level=0"),
+        ({"batch_size": 0}, "'batch_size'"),
+        ({"learning_rate": "slow"}, "'learning_rate'"),
+        ({"learning_rate_init": 0}, "'learning_rate_init'"),
+        ({"max_iter": 0}, "'max_iter'"),
+        ({"tol": -1}, "'tol'"),
+        ({"validation_fraction": 1.0}, "'validation_fraction'"),
+        ({"n_iter_no_change": 0}, "'n_iter_no_change'"),
+        ({"random_state": "seed"}, "'random_state'"),
+    ],
+    ids=str,
+)
+def test_bad_parameters(X, params, message):
+    autoencoder = make(**params)
+    with pytest.raises(ValueError, match=message):
+        autoencoder.fit(X)
+    assert not [name for name in vars(autoencoder) if name.endswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([[0.0, 1.0], [np.nan, 0.0]], "NaN"),
+        ([[0.0, 1.0], [np.inf, 0.0]], "infinity"),
+        ([[0.0, 1.0], [0.5, 1.5]], r"Column 1 holds 1.5, .* needs values in \[0, 1\]"),
+        ([[0.0, 1.0], [-0.5, 0.0]], "Negative values in data: column 0 holds -0.5"),
+        ([0.0, 1.0], "Reshape your data"),
+    ],
+)
+def test_bad_data(data, message):
+    with pytest.raises(ValueError, match=message):
+        make(distribution="bernoulli").fit(data)
+    good = make(distribution="bernoulli").fit([[0.0, 1.0], [1.0, 0.0]])
+    for method in ("transform", "score_samples", "score"):
+        with pytest.raises(ValueError, match=message):
+            getattr(good, method)(data)
+
+
+def test_a_column_is_called_by_its_name():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"smoker": [0.0, 1.0], "age": [30.0, 50.0]})
+    with pytest.raises(ValueError, match=r"Column 1 \('age'\) holds 50"):
+        make(distribution="bernoulli").fit(frame)
+
+
+def test_wrong_number_of_columns(X):
+    autoencoder = make().fit(X)
+    with pytest.raises(ValueError, match="X has 3 features, but Denoising"):
+        autoencoder.transform(X[:, :3])
+    with pytest.raises(ValueError, match="expects codes with n_components=2 columns"):
+        autoencoder.inverse_transform(X)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan])
+def test_bad_weights(X, weight):
+    with pytest.raises(ValueError, match="weight"):
+        make().fit(X, sample_weight=np.full(len(X), weight))
+
+
+def test_extreme_columns_are_named():
+    data = np.array([[1.0, 1e300], [2.0, -1e300], [3.0, 0.0]])
+    with pytest.raises(ValueError, match=r"Column 1 ranges from -1e\+300 to 1e\+300"):
+        make().fit(data)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"solver": "sgd", "learning_rate_init": 1e6},
+        {"solver": "sgd", "learning_rate_init": 1e300, "batch_size": 1000},
+        {"solver": "adam", "learning_rate_init": 1e200, "activation": "relu"},
+    ],
+    ids=str,
+)
+def test_divergence_is_one_clear_error(X, params):
+    message = "Training diverged at epoch .*Reduce learning_rate_init="
+    autoencoder = make(**params)
+    with pytest.raises(ValueError, match=message):
+        autoencoder.fit(X)
+    with pytest.raises(NotFittedError):
+        autoencoder.transform(X)
+
+
+def test_a_failed_fit_leaves_the_earlier_one(X):
+    autoencoder = make().fit(X)
+    before = pickle.dumps(autoencoder)
+    for bad in (X * np.nan, np.ones((5, 7)) * [1e300, 1, 1, 1, 1, 1, -1]):
+        with pytest.raises(ValueError, match=r"NaN|ranges"):
+            autoencoder.fit(np.vstack([bad, -bad]))
+    autoencoder.set_params(solver="sgd", learning_rate_init=1e6, warm_start=True)
+    with pytest.raises(ValueError, match="diverged"):
+        autoencoder.fit(X)
+    earlier = pickle.loads(before)
+    np.testing.assert_array_equal(autoencoder.transform(X), earlier.transform(X))
+    assert autoencoder.loss_curve_ == earlier.loss_curve_
+
+
+def test_early_stopping_needs_a_row_to_train_on():
+    with pytest.raises(ValueError, match="leaves no row to train on: n_samples=1"):
+        make(early_stopping=True).fit(np.ones((5, 2)))

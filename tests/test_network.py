@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+from numerical import check_gradient
+
+from skae.activations import ACTIVATIONS
+from skae.layout import Layout
+from skae.network import BLOCK, Tape, encoder_decoder, initialize
+
+ALL = pytest.mark.parametrize("activation", ACTIVATIONS)
+
+
+class Net:
+    """An encoder-decoder whose loss is a fixed linear function of its output."""
+
+    def __init__(self, widths=(6, 5, 3), activation="tanh", tied=False, n_rows=8):
+        rng = np.random.default_rng(0)
+        layout = Layout()
+        names = [activation] * (len(widths) - 1)
+        self.down, self.up = encoder_decoder(layout, widths, names, tied=tied)
+        self.theta = 0.3 * rng.standard_normal(layout.size)
+        self.x = rng.standard_normal((n_rows, widths[0]))
+        self.slope = rng.standard_normal((n_rows, widths[0]))
+        self.tapes = [Tape.empty(c, n_rows, self.x.dtype) for c in (self.down, self.up)]
+        layers = self.down.layers + self.up.layers
+        self.product = np.full(max(layer.product_size for layer in layers), np.nan)
+
+    def poison(self):
+        for tape in self.tapes:
+            for arrays in (tape.outputs, tape.deltas, tape.scratch):
+                for array in arrays:
+                    array.fill(np.nan)
+        self.product.fill(np.nan)
+
+    def loss(self, theta):
+        h = self.down.forward(self.down.of(theta), self.x, self.tapes[0])
+        out = self.up.forward(self.up.of(theta), h, self.tapes[1])
+        return float(np.sum(self.slope * out))
+
+    def deltas(self, theta):
+        self.loss(theta)
+        down, up = self.tapes
+        up.deltas[-1][...] = self.slope
+        self.up.backward(self.up.of(theta), up, down.deltas[-1])
+        self.down.backward(self.down.of(theta), down)
+
+    def gradient(self, theta, grad=None, parts=((0, 1),)):
+        self.deltas(theta)
+        grad = np.zeros_like(theta) if grad is None else grad
+        down, up = self.tapes
+        for part in parts:
+            self.up.gradients(
+                self.up.of(grad), down.outputs[-1], up, self.product, part
+            )
+            self.down.gradients(self.down.of(grad), self.x, down, self.product, part)
+        return grad
+
+
+@ALL
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3), (4, 7, 5, 9)])
+def test_gradient(widths, tied, activation):
+    net = Net(widths, activation, tied)
+    check_gradient(net.loss, net.gradient(net.theta), net.theta)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_backward_adds(tied):
+    net = Net(tied=tied)
+    once = net.gradient(net.theta)
+    start = np.random.default_rng(3).standard_normal(once.size)
+    np.testing.assert_allclose(net.gradient(net.theta, start.copy()), start + once)
+
+
+@ALL
+@pytest.mark.parametrize("tied", [False, True])
+def test_old_content_of_the_scratch_does_not_matter(activation, tied):
+    net = Net(activation=activation, tied=tied)
+    once = net.gradient(net.theta)
+    net.poison()
+    np.testing.assert_array_equal(net.gradient(net.theta), once)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("n_parts", [2, 3, 20])
+def test_weight_phase_splits(tied, n_parts):
+    net = Net(tied=tied)
+    parts = [(i, n_parts) for i in range(n_parts)]
+    split = net.gradient(net.theta, parts=parts)
+    np.testing.assert_allclose(split, net.gradient(net.theta), rtol=1e-12)
+
+
+def test_shares_write_to_different_places():
+    net = Net(tied=True)
+    touched = [net.gradient(net.theta, parts=[(i, 3)]) != 0 for i in range(3)]
+    assert np.sum(touched, axis=0).max() == 1
+
+
+def test_row_phase_splits():
+    net = Net()
+    whole = net.gradient(net.theta)
+    net.poison()
+    full_x, full_slope, full_tapes = net.x, net.slope, net.tapes
+    for start, stop in ((0, 3), (3, 8)):
+        net.x, net.slope = full_x[start:stop], full_slope[start:stop]
+        net.tapes = [tape.rows(start, stop) for tape in full_tapes]
+        net.deltas(net.theta)
+    down, up = full_tapes
+    grad = np.zeros_like(whole)
+    net.up.gradients(net.up.of(grad), down.outputs[-1], up, net.product)
+    net.down.gradients(net.down.of(grad), full_x, down, net.product)
+    np.testing.assert_allclose(grad, whole, rtol=1e-12)
+
+
+def test_gradient_of_a_weight_with_many_rows():
+    net = Net((2 * BLOCK + 7, 4, 2))
+    check_gradient(net.loss, net.gradient(net.theta), net.theta)
+
+
+def test_outputs_are_written_into_the_tape():
+    net = Net()
+    down = net.tapes[0]
+    buffers = [id(array) for array in down.outputs + down.deltas]
+    out = net.down.forward(net.down.of(net.theta), net.x, down)
+    assert out is down.outputs[-1]
+    net.gradient(net.theta)
+    assert [id(array) for array in down.outputs + down.deltas] == buffers
+
+
+def test_rows_of_a_tape_are_views():
+    tape = Net().tapes[0]
+    part = tape.rows(2, 5)
+    assert all(map(np.shares_memory, part.outputs, tape.outputs))
+    assert all(map(np.shares_memory, part.deltas, tape.deltas))
+    assert {len(array) for array in part.outputs} == {3}
+
+
+def test_tied_decoder_reads_the_encoder_s_weights():
+    net = Net((6, 5, 3), tied=True)
+    encoder = [weight for weight, _ in net.down.of(net.theta)]
+    decoder = [weight for weight, _ in net.up.of(net.theta)]
+    for ours, theirs in zip(encoder, decoder[::-1], strict=True):
+        assert np.shares_memory(ours, theirs)
+        np.testing.assert_array_equal(ours.T, theirs)
+
+
+@pytest.mark.parametrize(("tied", "size"), [(True, 471_784), (False, 942_184)])
+def test_number_of_parameters(tied, size):
+    layout = Layout()
+    encoder_decoder(layout, (784, 600), ["logistic"], tied=tied)
+    assert layout.size == size
+
+
+def test_weights_come_before_biases():
+    net = Net((6, 5, 3))
+    layers = net.down.layers + net.up.layers
+    last_weight = max(layer.weight.start for layer in layers)
+    assert last_weight < min(layer.bias.start for layer in layers)
+
+
+def test_decoder_mirrors_the_encoder():
+    layout = Layout()
+    names = ["relu", "tanh", "logistic"]
+    down, up = encoder_decoder(layout, (9, 7, 5, 2), names)
+    assert [layer.widths for layer in down.layers] == [(9, 7), (7, 5), (5, 2)]
+    assert [layer.widths for layer in up.layers] == [(2, 5), (5, 7), (7, 9)]
+    assert [layer.activation for layer in down.layers] == names
+    assert [layer.activation for layer in up.layers] == ["tanh", "relu", "identity"]
+
+
+def test_both_ends_may_need_more_outputs():
+    layout = Layout()
+    down, up = encoder_decoder(
+        layout, (9, 7, 2), ["relu", "tanh"], code_outputs=2, data_outputs=3
+    )
+    assert down.layers[-1].widths == (7, 4)
+    assert up.layers[0].widths == (2, 7)
+    assert up.layers[-1].widths == (7, 27)
+
+
+@ALL
+def test_initial_weights_fill_their_bound(activation):
+    layout = Layout()
+    down, _ = encoder_decoder(layout, (200, 100), [activation])
+    theta = np.zeros(layout.size)
+    initialize(down, theta, np.random.default_rng(0))
+    weight, bias = down.of(theta)[0]
+    bound = ACTIVATIONS[activation].bound(200, 100)
+    assert 0.99 * bound < np.abs(weight).max() <= bound
+    assert np.std(weight) == pytest.approx(bound / np.sqrt(3), rel=0.02)
+    assert not bias.any()

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.preprocessing import StandardScaler
+
+from skae import rows
+from skae.rows import BLOCK, Columns, Rows, distinct
+
+
+@pytest.fixture
+def X():
+    rng = np.random.default_rng(0)
+    X = rng.normal(5, [1, 20, 0.1], size=(2 * BLOCK + 300, 3))
+    X[:, 1:][rng.uniform(size=(len(X), 2)) < 0.3] = 0.0
+    return X
+
+
+@pytest.fixture
+def weight(X):
+    return np.random.default_rng(1).integers(0, 4, len(X)).astype(float)
+
+
+def summary(X, weight=None):
+    return Columns.of(Rows(X, *distinct(X, weight)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+def test_columns_agree_with_standard_scaler(X, weight, weighted, container):
+    weight = weight if weighted else None
+    scaler = StandardScaler().fit(X, sample_weight=weight)
+    columns = summary(container(X), weight)
+    np.testing.assert_allclose(columns.mean, scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose(columns.unit, scaler.scale_, rtol=1e-12)
+    kept = X if weight is None else X[weight > 0]
+    np.testing.assert_array_equal(columns.low, kept.min(axis=0))
+    np.testing.assert_array_equal(columns.high, kept.max(axis=0))
+
+
+def test_weights_are_repetitions_to_the_last_bit(X, weight):
+    repeated = np.repeat(X, weight.astype(int), axis=0)
+    repeated = repeated[np.random.default_rng(3).permutation(len(repeated))]
+    for name, value in vars(summary(X, weight)).items():
+        np.testing.assert_array_equal(value, getattr(summary(repeated), name), name)
+
+
+def test_weights_that_sum_to_one_leave_many_rows_many(X):
+    assert summary(X, np.full(len(X), 1 / len(X))).size == len(X)
+    assert summary(X, np.full(len(X), 2.0)).size == 2 * len(X)
+
+
+def test_merging_parts_is_seeing_all(X):
+    merged = summary(X[:1])
+    for part in np.array_split(X[1:], [1, 5, 700]):
+        merged.merge(summary(part))
+    whole = summary(X)
+    assert merged.n_rows == whole.n_rows
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(merged.variance, whole.variance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_rows_are_merged(dtype):
+    X = np.array([[1, 2], [3, 4], [1, 2], [0.0, 0], [3, 4], [1, 2], [-0.0, 0]], dtype)
+    index, weight = distinct(X)
+    found = {tuple(X[i]): weight[i] for i in index}
+    assert found == {(1, 2): 3, (3, 4): 2, (0, 0): 2}
+    assert weight.sum() == len(X)
+    index, weight = distinct(X, np.array([1, 0, 2, 5, 0, 0.5, 1]), keep_order=True)
+    np.testing.assert_array_equal(index, [0, 3])
+    np.testing.assert_array_equal(weight[index], [3.5, 6])
+
+
+def test_different_rows_are_told_apart():
+    X = np.array(np.meshgrid(*[np.arange(8.0)] * 4)).reshape(4, -1).T
+    for shift in (0.0, 1e-9, 1e9, 0.1):
+        index, weight = distinct(X + shift)
+        assert len(index) == len(X)
+        assert weight is None
+
+
+def test_rows_that_share_a_key_are_told_apart(monkeypatch):
+    monkeypatch.setattr(rows, "row_keys", lambda X, index: np.zeros(len(index)))
+    X = np.array([[1.0, 2], [1, 2], [3, 4], [1, 2]])
+    index, weight = distinct(X)
+    np.testing.assert_array_equal(index, [0, 2, 3])
+    np.testing.assert_array_equal(weight[index], [2, 1, 1])
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1e-3, 0.0), (3.0, 0.0), (1.0, 100.0)])
+def test_the_order_of_distinct_rows_does_not_depend_on_units(X, factor, shift):
+    index, _ = distinct(X)
+    np.testing.assert_array_equal(
+        distinct(X * [1, factor, 1] + [0, 0, shift])[0], index
+    )
+
+
+def test_the_order_of_distinct_rows_depends_on_content_alone(X):
+    order = np.random.default_rng(4).permutation(len(X))
+    index, _ = distinct(X)
+    shuffled, _ = distinct(X[order])
+    np.testing.assert_array_equal(X[index], X[order][shuffled])
+    sparse_index, _ = distinct(sparse.csr_array(X))
+    np.testing.assert_array_equal(sparse_index, index)
+
+
+def test_a_large_mean_does_not_swallow_the_variance():
+    x = 1e9 + np.random.default_rng(0).standard_normal((5000, 1))
+    assert summary(x).unit[0] == pytest.approx(np.std(x), rel=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_unit_follows_the_scale_of_a_column(scale, dtype):
+    x = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, 0.0]]) * scale
+    columns = summary(x.astype(dtype))
+    np.testing.assert_allclose(columns.unit, [scale, 2 * scale, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(columns.constant, [False, True, True])
+
+
+def test_rounding_alone_is_constant():
+    x = np.full((50, 2), 0.1)
+    x[::2, 0] = np.nextafter(0.1, 1)
+    x[::2, 1] += 1e-6
+    np.testing.assert_array_equal(summary(x).constant, [True, False])
+
+
+@pytest.mark.parametrize("container", [np.asarray, np.asfortranarray, sparse.csr_array])
+def test_batches_hold_standardized_rows(X, container):
+    columns = summary(X)
+    every = Rows(container(X), None, None, columns.mean, columns.unit)
+    index, x, weight = np.array([5, 0, 700]), np.empty((3, 3)), np.empty(3)
+    every.load(index, x, weight, every.total(index))
+    expected = StandardScaler().fit(X).transform(X)[index]
+    np.testing.assert_allclose(x, expected, atol=1e-12)
+    np.testing.assert_allclose(weight, 1 / 3)
+    every.restore(x)
+    np.testing.assert_allclose(x, X[index], atol=1e-12)
+
+
+def test_weights_are_handed_out_with_their_rows(X, weight):
+    index, weight = distinct(X, weight)
+    some = Rows(X, index, weight)
+    assert weight[index].all()
+    x, w = np.empty((2, 3)), np.empty(2)
+    some.load(index[:2], x, w, 8.0)
+    np.testing.assert_array_equal(x, X[index[:2]])
+    np.testing.assert_array_equal(w, weight[index[:2]] / 8)
+    assert some.total(index) == weight.sum()
+
+
+def test_the_data_stay_as_they_are(X):
+    X.setflags(write=False)
+    every = Rows(X, None, None, X.mean(axis=0), X.std(axis=0))
+    every.load(np.arange(4), np.empty((4, 3)), np.empty(4), 4.0)
