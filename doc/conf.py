@@ -44,6 +44,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_",
+    "within_subsection_order": "ExampleTitleSortKey",
     "ignore_pattern": r"^(?!.*plot_).*\.py$",
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -1,4 +1,4 @@
-"""The pages' examples are run as tests: ``python -m pytest --doctest-glob='*.rst' doc``."""
+"""The examples of the pages are tests: ``pytest --doctest-glob='*.rst' doc``."""
 
 import pytest
 

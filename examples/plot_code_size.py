@@ -1,10 +1,11 @@
 """
-===============================
+=============================
 How large should the code be?
-===============================
+=============================
 
 The larger the code, the better the reconstruction, and the less is compressed. This
-example follows a deep autoencoder and PCA over the size of the code, on held-out digits.
+example follows a deep autoencoder and PCA over the size of the code, on digits that
+neither has seen in training.
 """
 
 # %%
@@ -17,7 +18,6 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 
 from skae import DenoisingAutoencoder
 
@@ -37,7 +37,8 @@ def autoencoder(n_components):
         distribution="bernoulli",
         corruption="masking",
         corruption_level=0.1,
-        learning_rate_init=0.005,
+        learning_rate="adaptive",
+        learning_rate_init=0.01,
         tol=0.02,
         max_iter=400,
         random_state=0,
@@ -60,9 +61,8 @@ def squared_error(estimator):
 
 def accuracy(estimator):
     """Return the accuracy of five nearest neighbours, with the codes as features."""
-    # The estimator is fitted anew inside the pipeline, by the training images alone.
-    classifier = make_pipeline(estimator, KNeighborsClassifier(5))
-    return classifier.fit(X_train, y_train).score(X_test, y_test)
+    classifier = KNeighborsClassifier(5).fit(estimator.transform(X_train), y_train)
+    return classifier.score(estimator.transform(X_test), y_test)
 
 
 models = [autoencoder(k).fit(X_train) for k in sizes]
@@ -98,8 +98,9 @@ for ax in (left, middle, right):
 plt.show()
 
 # %%
-# With few components the autoencoder keeps far more than PCA does. Near 32 components PCA
-# catches up: at 64 it would copy its input exactly, and a nonlinear map has nothing to add.
+# With few components the autoencoder keeps far more than PCA does. With many components
+# PCA catches up: with 64 it would copy its input exactly, and a nonlinear map has
+# nothing to add.
 #
 # The log-likelihood rises with the size of the code, on held-out rows too, because a
 # larger code says more about its row. It is therefore a measure for choosing everything

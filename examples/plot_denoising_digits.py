@@ -32,8 +32,9 @@ X_train, X_test = train_test_split(X / 16, test_size=0.3, random_state=0)
 # %%
 # Training
 # --------
-# `corruption_level` is the probability that a pixel is damaged. The damage is drawn anew
-# each time that an image is used, so that the network never sees the same one twice.
+# `corruption_level` is the probability that a pixel is damaged. The damage is drawn
+# anew each time that an image is used, so that the network never sees the same damaged
+# image twice.
 
 model = DenoisingAutoencoder(
     40,
@@ -66,9 +67,9 @@ ReconstructionDisplay.from_estimator(
 plt.show()
 
 # %%
-# How much of the damage is repaired? We compare with PCA, which is the best that a linear
-# projection can do on clean images. Its number of components is chosen in its favour, on
-# the test images.
+# How much of the damage is repaired? We compare with PCA, the best that a linear
+# projection can do on clean images. Its number of components is chosen in its favour,
+# on the test images.
 
 
 def error(X_repaired):
@@ -98,9 +99,7 @@ filters = model.coefs_[0].T.reshape(-1, 8, 8)
 fig, axes = plt.subplots(4, 10, figsize=(7.5, 3.3), layout="constrained")
 for ax, weights in zip(axes.flat, filters, strict=True):
     limit = np.abs(weights).max()
-    ax.imshow(
-        weights, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="bilinear"
-    )
+    ax.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="bilinear")
     ax.set_axis_off()
 fig.suptitle("Filters (red: positive, blue: negative weights)", fontsize=10)
 plt.show()

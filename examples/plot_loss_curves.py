@@ -11,8 +11,8 @@ faster, can be seen at a glance.
 # %%
 # Early stopping
 # --------------
-# With `early_stopping=True` a part of the rows is held out. Training ends when their loss
-# no longer falls, and the parameters with the smallest loss are kept.
+# With `early_stopping=True` a part of the rows is held out. Training ends when their
+# loss no longer falls, and the parameters with the smallest loss are kept.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits

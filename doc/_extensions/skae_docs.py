@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -58,8 +59,8 @@ def activation_row(name: str, member: object) -> list[str]:
 
 def distribution_row(name: str, member: type) -> list[str]:
     scale = "yes" if member.has_scale else "no"
-    support = f"``{member.support}``"
-    return [f"``{name!r}``", reference(member), literal(summary(member)), support, scale]
+    words = literal(summary(member))
+    return [f"``{name!r}``", reference(member), words, f"``{member.support}``", scale]
 
 
 def corruption_row(name: str, member: type) -> list[str]:
@@ -108,7 +109,7 @@ class Family(SphinxDirective):
     """``.. family:: DISTRIBUTIONS`` writes a table; ``:classes:`` adds each class."""
 
     required_arguments = 1
-    option_spec = {"classes": directives.flag}
+    option_spec: ClassVar = {"classes": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         module_name, head, row = FAMILIES[self.arguments[0]]
@@ -192,8 +193,16 @@ class Report(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(from_markdown(path.read_text())))
 
 
+def quote_shapes(app, what, name, obj, options, lines: list[str]) -> None:
+    """Quote fitted names in shapes: a trailing underscore would make them links."""
+    for k, line in enumerate(lines):
+        lines[k] = re.sub(r"(of shape \()(\w+_)(,\)|\))", r"\1`\2`\3", line)
+
+
 def setup(app) -> dict[str, bool]:
     """Register the directives."""
+    # Before numpydoc, which has the priority 500 and rewrites these lines.
+    app.connect("autodoc-process-docstring", quote_shapes, priority=400)
     app.add_directive("family", Family)
     app.add_directive("report", Report)
     return {"parallel_read_safe": True}

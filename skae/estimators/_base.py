@@ -239,6 +239,9 @@ class BaseAutoencoder(
         return self
 
     def _new_generator(self) -> Generator:
+        """Make the generator of one fit; NumPy's global state is never touched."""
+        if self.random_state is None:
+            return Generator(SFC64())
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         return Generator(SFC64(seed))
 
@@ -591,7 +594,8 @@ class BaseAutoencoder(
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples,)
-            log p(x | code of x), in nats and in the units of X; higher is better.
+            The logarithm of p(x | code of x), in nats and in the units of X; higher is
+            better.
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0], data.dtype)

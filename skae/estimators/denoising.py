@@ -19,7 +19,224 @@ __all__ = ["DenoisingAutoencoder"]
 
 
 class DenoisingAutoencoder(BaseAutoencoder):
-    """DOC"""
+    r"""Autoencoder that learns to undo a random damage of its input.
+
+    An encoder maps a damaged row to a code, a decoder maps the code to the
+    distribution of the clean row. Both are learnt by minimising
+
+    .. math:: \frac{1}{\sum_i w_i} \sum_i w_i \,
+              \bigl[-\log p(x_i \mid \eta(\tilde x_i))\bigr]
+              + \frac{\alpha}{2} \lVert W \rVert^2 ,
+
+    in nats per row, where :math:`\tilde x` is the corrupted row and :math:`\eta` the
+    decoder's output [1]_. With ``corruption_level=0`` this is the plain autoencoder.
+    Rows given to the fitted model are not corrupted.
+
+    Read more in the :ref:`User Guide <denoising>`.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Number of units of the code.
+
+    hidden_layer_sizes : int or array-like of int, default=()
+        Widths of the encoder's layers between the input and the code, outermost first.
+        The decoder mirrors them.
+
+    activation : str, default='tanh'
+        Activation of the hidden layers: 'elu', 'identity', 'leaky_relu', 'logistic',
+        'relu', 'selu', 'softplus', 'softsign' or 'tanh'.
+
+    code_activation : str, default='auto'
+        Activation of the code: one of those above, or 'auto', which is the identity if
+        there are hidden layers and `activation` otherwise. The decoder's output is
+        always linear.
+
+    corruption : str or Corruption, default='masking'
+        The damage, drawn anew for every row in every epoch.
+
+        - 'masking' sets entries to zero, which is the mean of a standardized column,
+          without rescaling the others;
+        - 'gaussian' adds normal noise to every entry;
+        - 'salt_and_pepper' sets entries to the smallest or the largest value of their
+          column;
+        - 'swap' replaces entries by those of other rows in the same column;
+        - 'none' leaves rows as they are, whatever the level.
+
+    corruption_level : float, default=0.05
+        Probability that an entry is replaced, in [0, 1]; for 'gaussian', the standard
+        deviation of the noise, in standard deviations of the column (in units of X
+        where columns are not standardized).
+
+    distribution : {'bernoulli', 'gaussian'} or Distribution, default='gaussian'
+        Distribution of a row given its code; it decides the loss and what X may hold.
+
+        - 'gaussian' is for real values: half the squared error while training, then a
+          noise variance per column from the residuals;
+        - 'bernoulli' is for values in [0, 1]: the cross-entropy.
+
+    tied_weights : bool, default=False
+        Whether the decoder's weights are the encoder's, transposed. Biases are never
+        tied.
+
+    alpha : float, default=1e-4
+        Strength of the L2 penalty on weights, in nats; biases are not penalised. With
+        ``solver='adamw'`` it is the decoupled weight decay.
+
+    standardize : bool, default=True
+        Whether the columns of real-valued distributions are centred and divided by
+        their standard deviation inside. It is undone outside: reconstructions and
+        scores are in the units of X.
+
+    solver : str or Optimizer, default='adam'
+        How the loss is minimised: 'adadelta', 'adagrad', 'adam', 'adamw', 'rmsprop',
+        'sgd' or 'lbfgs'. The last uses all rows at each step and needs an
+        objective without randomness, that is ``corruption_level=0``.
+
+    batch_size : int or 'auto', default='auto'
+        Rows in a minibatch; all rows if there are fewer. 'auto' is a 32nd of the rows,
+        but at least 32 and at most 256. The short last batch is kept.
+
+    learning_rate : str, default='adaptive'
+        Course of the learning rate.
+
+        - 'constant' stays at `learning_rate_init`;
+        - 'invscaling' divides it by ``epoch ** power_t``;
+        - 'adaptive' divides it by 5 each time the loss has not fallen by `tol` for
+          `n_iter_no_change` epochs, up to five times;
+        - 'cosine' lets it fall to zero over `max_iter` epochs.
+
+    learning_rate_init : float, default=0.005
+        Initial learning rate. Ignored by 'lbfgs'; 'adadelta' wants a rate of about 1.
+
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+
+    max_iter : int, default=300
+        Largest number of epochs (of iterations for 'lbfgs').
+
+    shuffle : bool, default=True
+        Whether each epoch visits the rows in an order of its own.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the order of rows, the split for early stopping
+        and the corruption. Pass an int for reproducible results; None draws a seed
+        from the operating system and leaves NumPy's global state alone.
+
+    tol : float, default=1e-4
+        The least progress that counts, in nats per row.
+
+    verbose : bool, default=False
+        Whether to print the loss of each epoch.
+
+    warm_start : bool, default=False
+        Whether `fit` starts from the parameters of the fit before.
+
+    momentum : float, default=0.9
+        Momentum of 'sgd', in [0, 1).
+
+    nesterovs_momentum : bool, default=True
+        Whether 'sgd' uses Nesterov's momentum.
+
+    early_stopping : bool, default=False
+        Whether to hold out rows, watch their loss instead of the training loss, and
+        keep the parameters with which it was smallest.
+
+    validation_fraction : float, default=0.1
+        Fraction of the rows that early stopping holds out.
+
+    beta_1 : float, default=0.9
+        Decay of the mean gradient in 'adam' and 'adamw', in [0, 1).
+
+    beta_2 : float, default=0.999
+        Decay of the mean squared gradient in 'adam' and 'adamw', in [0, 1).
+
+    epsilon : float, default=1e-8
+        Positive number that keeps the denominators of 'adam', 'adamw', 'rmsprop',
+        'adagrad' and 'adadelta' away from zero.
+
+    n_iter_no_change : int or numpy.inf, default=10
+        Epochs without progress after which training stops or, with 'adaptive', slows
+        down. With infinity, training goes on for `max_iter` epochs.
+
+    max_fun : int, default=15000
+        Largest number of evaluations for 'lbfgs'.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray of shape (n_inputs, n_outputs)
+        Weights of each layer, the encoder's first, as views: writing to them changes
+        the model.
+
+    intercepts_ : list of ndarray of shape (n_outputs,)
+        Biases of each layer, the encoder's first.
+
+    noise_variance_ : ndarray of shape (n_features,) or None
+        Variance of each column around its reconstruction, in squared units of X. None
+        for distributions without such a parameter.
+
+    loss_ : float
+        Training loss of the last epoch, in nats per row.
+
+    best_loss_ : float or None
+        Smallest training loss. None with ``early_stopping=True``.
+
+    loss_curve_ : list of float
+        Training loss of each epoch; it goes on through warm starts and `partial_fit`.
+
+    validation_scores_ : list of float or None
+        With early stopping, minus the loss of the held-out rows, not corrupted, after
+        each epoch.
+
+    best_validation_score_ : float or None
+        The largest validation score of the last fit.
+
+    n_iter_ : int
+        Epochs of the last fit.
+
+    t_ : int
+        Rows seen in training, an equal row counted once per epoch.
+
+    n_features_in_ : int
+        Number of columns seen in fit.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns. Defined only when X has column names that are all strings.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : The linear autoencoder in closed form.
+    sklearn.decomposition.FactorAnalysis : Linear, with a noise variance per column.
+    sklearn.neural_network.BernoulliRBM : A different model of binary data.
+
+    Notes
+    -----
+    Equal rows are merged before training and their weights added. A row of weight two
+    therefore is a row given twice, to the last bit, whatever the batch size; unless
+    ``shuffle=False``, the order in which rows are given does not matter either.
+
+    The log-likelihood is that of a row given its own code. It grows with
+    `n_components`: compare models on held-out rows and, against other methods, at
+    equal size of the code.
+
+    References
+    ----------
+    .. [1] Vincent, P., Larochelle, H., Bengio, Y. & Manzagol, P.-A. (2008).
+       Extracting and composing robust features with denoising autoencoders. ICML.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skae import DenoisingAutoencoder
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> autoencoder = DenoisingAutoencoder(8, random_state=0).fit(X)
+    >>> autoencoder.transform(X).shape
+    (1797, 8)
+    >>> autoencoder.score_samples(X).shape
+    (1797,)
+    >>> autoencoder.get_feature_names_out()[:2]
+    array(['denoisingautoencoder0', 'denoisingautoencoder1'], dtype=object)
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
