@@ -50,6 +50,9 @@ class Corruption(Component, ABC):
     #: Levels that make sense; zero always means no corruption.
     levels: ClassVar[Range] = Range(0.0, 1.0)
 
+    #: Whether a level above zero changes anything at all.
+    is_random: ClassVar[bool] = True
+
     @abstractmethod
     def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
         """Damage the batch `x` in place.
@@ -62,6 +65,9 @@ class Corruption(Component, ABC):
 
 class NoCorruption(Corruption):
     """Leave every entry alone, whatever the level: the plain autoencoder."""
+
+    levels = Range(0.0)
+    is_random = False
 
     def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
         """Do nothing."""

@@ -60,7 +60,7 @@ class Distribution(Component, ABC):
         raise NotImplementedError
 
     def scale(self, deviation: Array) -> Array:
-        """Return the maximum-likelihood scale, given the average deviation."""
+        """Return the scale, given the average deviation."""
         raise NotImplementedError
 
 

@@ -284,17 +284,17 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def constant(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
-    """Return 1."""
+    """Stay at 1."""
     return 1.0
 
 
 def invscaling(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
-    """Return ``epoch ** -power_t``."""
+    """Fall as ``epoch ** -power_t``."""
     return float(epoch**-power_t)
 
 
 def adaptive(epoch: int, max_iter: int, power_t: float, n_drops: int) -> float:
-    """Return one fifth for each time that progress has stopped."""
+    """Fall to a fifth each time that progress has stopped."""
     return float(5.0**-n_drops)
 
 

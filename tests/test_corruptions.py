@@ -94,6 +94,12 @@ def test_levels_hold_zero(name):
     assert 0.0 in CORRUPTIONS[name].levels
 
 
+@every
+def test_what_is_not_random_changes_nothing(name, x):
+    changes = not np.array_equal(corrupt(name, x, 1.0), x)
+    assert CORRUPTIONS[name].is_random == changes
+
+
 def test_words_are_uniform():
     words = random_words((1000, 101), np.random.default_rng(0))
     assert words.shape == (1000, 101)

@@ -221,7 +221,8 @@ def test_weights_are_repetitions_to_the_last_bit(X, corruption, early_stopping):
         *({"solver": name} for name in OPTIMIZERS if name != "adadelta"),
         {"solver": "adadelta", "learning_rate_init": 1.0, "batch_size": 8},
         {"solver": "lbfgs", "corruption_level": 0},
-        {"solver": "lbfgs", "corruption": "none"},
+        {"solver": "lbfgs", "corruption": "none", "corruption_level": 7.0},
+        {"solver": "lbfgs", "corruption": CORRUPTIONS["none"]()},
         {"solver": Adam(beta_1=0.5)},
         {"corruption": Masking()},
         {"hidden_layer_sizes": 7},
@@ -531,8 +532,14 @@ def test_without_early_stopping(X):
 
 
 def test_warning_when_training_is_cut_short(X):
-    with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs") as caught:
+    with pytest.warns(ConvergenceWarning, match="max_iter=2 while") as caught:
         make(max_iter=2).fit(X)
+    assert caught[0].filename == __file__
+
+
+def test_warning_when_lbfgs_is_cut_short(X):
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=300 or max_fun=3") as caught:
+        make(solver="lbfgs", corruption="none", max_fun=3, max_iter=300).fit(X)
     assert caught[0].filename == __file__
 
 
@@ -620,6 +627,8 @@ def test_partial_fit_is_absent_where_it_makes_no_sense(params):
         ({"n_components": 0}, "'n_components'"),
         ({"n_components": 2.5}, "'n_components'"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes=.* positive integers"),
+        ({"hidden_layer_sizes": ((3, 2),)}, "hidden_layer_sizes=.* positive integers"),
+        ({"hidden_layer_sizes": ["a"]}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": (2.5,)}, "hidden_layer_sizes=.* positive integers"),
         ({"activation": "gelu"}, "'activation'"),
         ({"corruption": "fog"}, "'corruption'"),

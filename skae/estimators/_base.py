@@ -321,13 +321,7 @@ class BaseAutoencoder(
 
     def _new_plan(self, n_features: int) -> Plan:
         """Describe the network that the parameters ask for."""
-        sizes = np.atleast_1d(self.hidden_layer_sizes)
-        hidden = [int(size) for size in sizes]
-        if min(hidden, default=1) < 1 or not np.array_equal(hidden, sizes):
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold positive "
-                f"integers, one for each encoder layer between input and code."
-            )
+        hidden = self._check_sizes()
         code = self.code_activation
         if code == "auto":
             code = "identity" if hidden else self.activation
@@ -339,6 +333,20 @@ class BaseAutoencoder(
             distribution=clone(self.distribution, safe=False),
             standardize=bool(self.standardize and real),
         )
+
+    def _check_sizes(self) -> list[int]:
+        """Return the widths of the hidden layers."""
+        try:
+            sizes = np.atleast_1d(self.hidden_layer_sizes)
+            hidden = [int(size) for size in sizes]
+        except (TypeError, ValueError):
+            hidden = [0]
+        if min(hidden, default=1) < 1 or not np.array_equal(hidden, sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold positive "
+                f"integers, one for each encoder layer between input and code."
+            )
+        return hidden
 
     def _prepare(self, X: Any, columns: Columns, rng: Generator, keep: bool) -> Any:
         """Set the starting parameters; return X in their floating-point type."""
@@ -431,16 +439,25 @@ class BaseAutoencoder(
                 )
             monitor.finish()
             self._check_loss(trainer.rows, monitor)
-        fixed = self.learning_rate == "cosine" or self.n_iter_no_change == np.inf
-        if not (converged or fixed):
-            warnings.warn(
-                f"Training stopped at max_iter={self.max_iter} epochs while the loss "
-                f"still fell by more than tol={self.tol} nats per row within "
-                f"n_iter_no_change={self.n_iter_no_change} epochs. Increase max_iter "
-                f"or learning_rate_init={self.learning_rate_init}.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+        if not converged:
+            self._warn_of_convergence()
+
+    def _warn_of_convergence(self) -> None:
+        """Warn that training was cut short, unless so many epochs were asked for."""
+        if self.solver == "lbfgs":
+            limits, advice = f"{self.max_iter=} or {self.max_fun=}", "either"
+        elif self.learning_rate == "cosine" or self.n_iter_no_change == np.inf:
+            return
+        else:
+            limits, advice = f"{self.max_iter=}", "max_iter or learning_rate_init"
+        limits = limits.replace("self.", "")
+        warnings.warn(
+            f"Training stopped at {limits} while the loss still fell by more than "
+            f"tol={self.tol} nats per row within n_iter_no_change="
+            f"{self.n_iter_no_change} epochs. Increase {advice}.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
     def _check_loss(self, rows: Rows, monitor: Monitor) -> None:
         """Refuse a fit that explains the rows far worse than their means do."""

@@ -200,7 +200,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
     n_features_in_ : int
         Number of columns seen in fit.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns. Defined only when X has column names that are all strings.
 
     See Also
@@ -317,10 +317,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
                 f"corruption_level={self.corruption_level} is outside "
                 f"{corruption.levels}, the levels of corruption={self.corruption!r}."
             )
-        if self.corruption == "none":
-            level = 0.0
         return {
             "bottleneck": Deterministic(),
             "corruption": corruption,
-            "corruption_level": level,
+            "corruption_level": level if corruption.is_random else 0.0,
         }
