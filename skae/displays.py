@@ -114,7 +114,7 @@ class LossCurveDisplay:
         stage of training, in their order. Stored as a dict of arrays; the name of an
         only stage is then "training".
     validation_scores : array-like or dict of {str: array-like}, default=None
-        Mean log-likelihood of the held-out rows after each epoch, in nats per row. A
+        Minus the loss of the held-out rows after each epoch, in nats per row. A
         dict holds one sequence for each stage; a single sequence belongs to the last
         stage. A sequence shorter than its stage belongs to its last epochs. Stored as
         a dict of arrays.

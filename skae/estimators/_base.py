@@ -33,7 +33,7 @@ from skae._validation import (
     _fit_context,
 )
 from skae.activations import ACTIVATIONS
-from skae.component import resolve
+from skae.component import Range, resolve
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.layout import Array
 from skae.model import Model, Plan
@@ -266,6 +266,8 @@ class BaseAutoencoder(
         dtype = [np.float64, np.float32]
         data = validate_data(self, X, accept_sparse="csr", dtype=dtype, reset=reset)
         allowed = resolve(distribution, DISTRIBUTIONS).support
+        if allowed == Range():
+            return data
         low, high = data.min(axis=0), data.max(axis=0)
         if sparse.issparse(data):
             low, high = low.toarray().ravel(), high.toarray().ravel()
