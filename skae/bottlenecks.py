@@ -45,7 +45,10 @@ class Bottleneck(ABC):
 
     @abstractmethod
     def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
-        """Write the codes to `z` and each row's cost, in nats, to `cost`."""
+        """Write the codes to `z` and what each of them costs, in nats, to `cost`.
+
+        `cost` and the `weight` of `backward` have shape (n_rows, n_samples).
+        """
 
     @abstractmethod
     def backward(
@@ -110,8 +113,7 @@ class GaussianPosterior(Bottleneck):
         np.multiply(sigma[:, None], noise, out=z)
         z += mu[:, None]
         kl = mu * mu + sigma * sigma - log_variance - 1.0
-        np.sum(kl, axis=1, out=cost)
-        cost *= 0.5 * self.beta
+        cost[...] = 0.5 * self.beta * kl.sum(axis=1, keepdims=True)
 
     def backward(
         self, h: Array, noise: Array, d_z: Array, weight: Array, d_h: Array
@@ -119,7 +121,8 @@ class GaussianPosterior(Bottleneck):
         """Write ``d_mu = d_z + w beta mu`` and the same through ``log sigma^2``."""
         mu, log_variance = np.hsplit(h, 2)
         d_mu, d_log_variance = np.hsplit(d_h, 2)
-        sigma, w = np.exp(0.5 * log_variance), self.beta * weight[:, None]
+        sigma = np.exp(0.5 * log_variance)
+        w = self.beta * weight.sum(axis=1, keepdims=True)
         d_mu[...] = d_z.sum(axis=1) + w * mu
         d_log_variance[...] = 0.5 * sigma * (d_z * noise).sum(axis=1)
         d_log_variance += 0.5 * w * (sigma * sigma - 1.0)

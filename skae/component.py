@@ -14,6 +14,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from skae._validation import validate_parameters
+
 __all__ = ["Component", "Range", "resolve"]
 
 
@@ -48,8 +50,9 @@ def resolve(value: str | C, registry: Mapping[str, type[C]], **settings: Any) ->
     A component made from a name takes those of `settings` that its constructor has.
     """
     if not isinstance(value, str):
-        value._validate_params()
+        validate_parameters(value)
         return value
-    cls = registry[value]
-    known = cls._get_param_names()
-    return cls(**{name: settings[name] for name in known if name in settings})
+    component = registry[value]()
+    known = component.get_params(deep=False).keys() & settings.keys()
+    component.set_params(**{name: settings[name] for name in known})
+    return component

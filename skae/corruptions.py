@@ -30,10 +30,8 @@ WORD = 2**16
 
 
 def random_words(shape: tuple[int, ...], rng: Generator) -> Array:
-    """Return uniform 16-bit words, four from each 64-bit draw."""
-    size = int(np.prod(shape))
-    raw = np.atleast_1d(rng.bit_generator.random_raw(size // 4 + 1))
-    return raw.view(np.uint16)[:size].reshape(shape)
+    """Return uniform words; `below` turns them into events of any probability."""
+    return rng.integers(WORD, size=shape, dtype=np.uint16)
 
 
 def below(words: Array, probability: float) -> Array:

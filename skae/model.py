@@ -1,14 +1,15 @@
 """A network with its numbers: encodes, decodes and scores rows.
 
-Rows are visited in blocks of one and the same size, the last one filled up with zeros.
-A product of matrices of one shape treats each of its rows alike, so that a row's
-result does not depend, to the last bit, on the rows that come with it.
+Rows are visited in blocks of one and the same size, the last one filled up with zeros,
+and every layer's width is rounded up likewise. Products of matrices of such shapes have
+no ragged edges, at which a kernel would compute in another order: a row's result does
+not depend, to the last bit, on the rows that come with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +19,20 @@ from skae.component import resolve
 from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.layout import Array, Layout, Slot
-from skae.network import encoder_decoder, initialize
+from skae.network import embed, encoder_decoder, initialize
 from skae.objective import Batch, Objective, Parameters
-from skae.rows import Columns, Rows
+from skae.rows import Columns, Rows, rows_in_block
 
 __all__ = ["Model", "Plan"]
 
 #: Rows in a block: enough for an efficient product, few enough for the cache.
 BLOCK = 128
+
+#: Layers are made a multiple of this wide: the width of the widest vector registers.
+WIDTH = 8
+
+#: No column is trusted to be known better than this fraction of its own spread.
+SMALLEST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ class Model:
         """Return the output that reconstructs every row as the columns' means."""
         mean = self.columns.mean[None].copy()
         self.rows(mean).standardize(mean)
-        return self.objective.distribution.start(mean[0], self.columns.size)
+        return self.objective.distribution.start(mean[0], self.columns.n_rows)
 
     @property
     def objective(self) -> Objective:
@@ -152,10 +159,18 @@ class Model:
         return unit if self.plan.standardize else np.ones_like(unit)
 
     def open(self, dtype: np.dtype[Any]) -> tuple[Objective, Parameters, Batch]:
-        """Return structure, parameters and memory to compute in `dtype`."""
-        objective = self.objective
-        params = objective.of(self.theta.astype(dtype, copy=False))
-        return objective, params, objective.batch(BLOCK, dtype)
+        """Return structure, parameters and memory to compute in `dtype`.
+
+        The network is made wider by units that nothing reaches and nothing listens to.
+        """
+        widths = [-(-width // WIDTH) * WIDTH for width in self.plan.widths]
+        wide, size = replace(self.plan, widths=widths).objective(self.bottleneck)
+        theta, narrow = np.zeros(size, dtype), self.objective
+        embed(narrow.encoder, self.theta, wide.encoder, theta)
+        embed(narrow.decoder, self.theta, wide.decoder, theta)
+        batch = wide.batch(rows_in_block(max(widths), BLOCK), dtype)
+        batch.x.fill(0.0)
+        return wide, wide.of(theta), batch
 
     def rows(
         self, X: Any, index: Array | None = None, weight: Array | None = None
@@ -165,100 +180,117 @@ class Model:
             return Rows(X, index, weight)
         return Rows(X, index, weight, self.columns.mean, self.columns.unit)
 
-    # --- codes and reconstructions --------------------------------------------
+    # --- codes and reconstructions -----------------------------------------------
 
     def encode(self, X: Any) -> Array:
         """Return the code of each row."""
         rows, (objective, params, batch) = self.rows(X), self.open(X.dtype)
-        out = np.empty((len(rows), objective.n_components), X.dtype)
-        for place in blocks(len(rows)):
-            n = load_block(rows, place, batch.x, batch.weight)
-            out[place] = objective.encode(params, batch)[:n]
+        n_components = self.plan.widths[-1]
+        out = np.empty((len(rows), n_components), X.dtype)
+        with np.errstate(all="ignore"):
+            for place, x, _ in self.loaded(rows, batch):
+                out[place] = objective.encode(params, batch)[: len(x), :n_components]
         return out
 
     def decode(self, z: Array) -> Array:
         """Return the mean of p(x | code) for each code, in the units of X."""
         objective, params, batch = self.open(z.dtype)
-        padded = np.zeros((BLOCK, objective.n_components), z.dtype)
-        out = np.empty((len(z), objective.n_features), z.dtype)
-        for place in blocks(len(z)):
-            n = place.stop - place.start
-            padded[:n], padded[n:] = z[place], 0.0
-            eta = objective.decode(params, padded, batch)[:n]
-            out[place] = objective.distribution.mean(eta)
-        self.rows(out).restore(out)
+        n_features, n_components = self.plan.widths[0], self.plan.widths[-1]
+        padded = np.zeros((len(batch.x), objective.n_components), z.dtype)
+        out = np.empty((len(z), n_features), z.dtype)
+        with np.errstate(all="ignore"):
+            for place in blocks(len(z), len(padded)):
+                n = place.stop - place.start
+                padded[:n, :n_components], padded[n:] = z[place], 0.0
+                eta = self.narrow(objective.decode(params, padded, batch)[:n])
+                out[place] = objective.distribution.mean(eta)
+            self.rows(out).restore(out)
         return out
+
+    def loaded(self, rows: Rows, batch: Batch) -> Iterator[tuple[slice, Array, Array]]:
+        """Fill the batch with rows, block by block; yield the rows and their weights.
+
+        Weights are divided by the mean weight.
+        """
+        x = np.empty((len(batch.x), self.plan.widths[0]), batch.x.dtype)
+        average = rows.mean_weight
+        for place in blocks(len(rows), len(x)):
+            n = place.stop - place.start
+            rows.load(rows.index[place], x[:n], batch.weight[:n], average)
+            x[n:] = 0.0
+            batch.x[:, : x.shape[1]] = x
+            yield place, x[:n], batch.weight[:n]
+
+    def narrow(self, eta: Array) -> Array:
+        """Return the outputs without those of the units that only fill up."""
+        n_blocks = self.objective.decoder.layers[-1].n_blocks
+        blocks = eta.reshape(len(eta), n_blocks, -1)[:, :, : self.plan.widths[0]]
+        return blocks.reshape(len(eta), -1)
 
     # --- likelihoods ----------------------------------------------------------
 
     def log_likelihood(self, X: Any) -> Iterator[tuple[slice, Array]]:
-        """Yield ``log p(x | own code)`` of every entry, in nats and the units of X."""
+        """Yield ``log p(x | own code)`` of every entry, in nats and the units of X.
+
+        It is minus infinity where a residual is too large to be squared.
+        """
         distribution, unit = self.objective.distribution, self.unit
         scale = np.ones_like(unit)
         if self.noise_variance is not None:
             scale = np.sqrt(self.noise_variance) / unit
         scale, log_unit = scale.astype(X.dtype), np.log(unit).astype(X.dtype)
-        for block in self.scored(self.rows(X)):
-            with np.errstate(over="ignore"):
-                distribution.nll(block.x, block.eta, scale, block.out)
-            np.negative(block.out, out=block.out)
-            np.subtract(block.out, log_unit, out=block.out)
-            yield block.place, block.out
-
-    def mean_loss(self, rows: Rows, of_means: bool = False) -> float:
-        """Return the training loss of clean rows, in nats per row, penalty aside.
-
-        With ``of_means=True``, that of reconstructing every row as the columns' means.
-        """
-        loss, distribution = 0.0, self.objective.distribution
-        constant = self.eta_of_means()
         with np.errstate(all="ignore"):
-            for block in self.scored(rows):
-                eta = constant if of_means else block.eta
-                distribution.nll(block.x, eta, 1.0, block.out)
-                loss += float(block.weight @ block.out.sum(axis=1))
-        return loss / rows.total(rows.index)
+            for block in self.scored(self.rows(X)):
+                distribution.nll(block.x, block.eta, scale, block.out)
+                log_likelihood = -block.out - log_unit
+                log_likelihood[np.isnan(log_likelihood)] = -np.inf
+                yield block.place, log_likelihood
 
-    def estimate_noise(self, rows: Rows) -> Array | None:
-        """Return squared noise scales from residuals, in squared units of X.
+    def mean_loss(self, rows: Rows) -> float:
+        """Return the training loss of clean rows, in nats per row, penalty aside."""
+        return self.assess(rows)[0]
 
-        One row more is imagined whose every residual is a unit of its column, so that
-        no column is trusted further than the number of rows can support. The noise of
-        a constant column is its unit: it can neither divide by zero nor dominate.
+    def loss_of_means(self, rows: Rows) -> float:
+        """Return the loss of reconstructing every row as the columns' means."""
+        means = replace(self, theta=np.zeros_like(self.theta))
+        bias = means.objective.decoder.layers[-1].bias.of(means.theta)
+        bias[...] = self.eta_of_means()
+        return means.mean_loss(rows)
+
+    def assess(self, rows: Rows) -> tuple[float, Array | None]:
+        """Return the mean loss of clean rows, and squared noise scales from residuals.
+
+        The latter are in squared units of X. A column is never trusted beyond a small
+        fraction of its spread, and the noise of a constant column is as large as its
+        unit: neither can dominate.
         """
         distribution, spread = self.objective.distribution, self.columns.unit
-        if not distribution.has_scale:
-            return None
-        deviation = np.zeros_like(spread)
-        for block in self.scored(rows):
-            distribution.deviation(block.x, block.eta, block.out)
-            deviation += block.weight @ block.out
-        deviation /= rows.total(rows.index)
-        imagined, size = np.empty_like(spread), self.columns.size
-        distribution.deviation(spread / self.unit, np.zeros_like(spread), imagined)
-        deviation += (imagined - deviation) / (size + 1.0)
-        scale = distribution.scale(deviation) * self.unit
-        return np.square(np.where(self.columns.constant, spread, scale))
+        loss, deviation = 0.0, np.zeros_like(spread)
+        with np.errstate(all="ignore"):
+            for block in self.scored(rows):
+                distribution.nll(block.x, block.eta, 1.0, block.out)
+                loss += float(block.weight @ block.out.sum(axis=1))
+                if distribution.has_scale:
+                    distribution.deviation(block.x, block.eta, block.out)
+                    deviation += block.weight @ block.out
+            if not distribution.has_scale:
+                return loss / len(rows), None
+            scale = distribution.scale(deviation / len(rows)) * self.unit
+            scale = np.maximum(scale, SMALLEST_NOISE * spread)
+            noise = np.square(np.where(self.columns.constant, spread, scale))
+        return loss / len(rows), noise
 
     def scored(self, rows: Rows) -> Iterator[Scored]:
         """Yield blocks of rows beside the decoder's outputs for their codes."""
         objective, params, batch = self.open(rows.X.dtype)
-        out = np.empty_like(batch.x)
-        for place in blocks(len(rows)):
-            n = load_block(rows, place, batch.x, batch.weight)
+        out = np.empty((len(batch.x), self.plan.widths[0]), batch.x.dtype)
+        for place, x, weight in self.loaded(rows, batch):
             eta = objective.decode(params, objective.encode(params, batch), batch)
-            yield Scored(place, batch.x[:n], eta[:n], batch.weight[:n], out[:n])
+            eta = self.narrow(eta[: len(x)])
+            yield Scored(place, x, eta, weight, out[: len(x)])
 
 
-def blocks(n_rows: int) -> Iterator[slice]:
-    """Yield consecutive places of at most `BLOCK` rows."""
-    for start in range(0, n_rows, BLOCK):
-        yield slice(start, min(start + BLOCK, n_rows))
-
-
-def load_block(rows: Rows, place: slice, x: Array, weight: Array) -> int:
-    """Fill `x` with rows and then zeros; return the number of rows."""
-    n = place.stop - place.start
-    rows.load(rows.index[place], x[:n], weight[:n], 1.0)
-    x[n:] = 0.0
-    return int(n)
+def blocks(n_rows: int, size: int) -> Iterator[slice]:
+    """Yield consecutive places of at most `size` rows."""
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))

@@ -21,7 +21,15 @@ import numpy as np
 from skae.activations import ACTIVATIONS, Activation
 from skae.layout import Array, Layout, Slot
 
-__all__ = ["Chain", "Dense", "Tape", "Views", "encoder_decoder", "initialize"]
+__all__ = [
+    "Chain",
+    "Dense",
+    "Tape",
+    "Views",
+    "embed",
+    "encoder_decoder",
+    "initialize",
+]
 
 #: Rows of a weight whose gradient is formed at once: few enough to be added while the
 #: product is still in the cache, enough to keep the product itself efficient.
@@ -33,11 +41,15 @@ Views = list[tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Dense:
-    """The places and the activation of one layer, ``f(x W + b)``."""
+    """The places and the activation of one layer, ``f(x W + b)``.
+
+    The outputs stand in `n_blocks` blocks of equal width: a mean and a variance, say.
+    """
 
     weight: Slot
     bias: Slot
     activation: str
+    n_blocks: int = 1
 
     @property
     def function(self) -> Activation:
@@ -186,26 +198,47 @@ def encoder_decoder(
         are the numbers of outputs there for each unit of the code and of the data.
     """
     tied = options.get("tied", False)
+    heads = options.get("code_outputs", 1), options.get("data_outputs", 1)
     down, up = list(widths), list(widths)[::-1]
-    down[-1] *= options.get("code_outputs", 1)
-    up[-1] *= options.get("data_outputs", 1)
+    down[-1] *= heads[0]
+    up[-1] *= heads[1]
     into = [layout.slot(*pair) for pair in pairwise(down)]
     back = (
         [s.T for s in into[::-1]] if tied else [layout.slot(*p) for p in pairwise(up)]
     )
     mirrored = [*list(activations)[-2::-1], "identity"]
     return (
-        _chain(layout, into, down[1:], activations),
-        _chain(layout, back, up[1:], mirrored),
+        _chain(layout, into, down[1:], activations, heads[0]),
+        _chain(layout, back, up[1:], mirrored, heads[1]),
     )
 
 
 def _chain(
-    layout: Layout, weights: list[Slot], widths: list[int], names: Sequence[str]
+    layout: Layout,
+    weights: list[Slot],
+    widths: list[int],
+    names: Sequence[str],
+    n_heads: int,
 ) -> Chain:
-    """Give each weight a bias and an activation."""
-    parts = zip(weights, widths, names, strict=True)
-    return Chain(tuple(Dense(w, layout.slot(n), name) for w, n, name in parts))
+    """Give each weight a bias and an activation; the last layer has so many heads."""
+    blocks = [1] * (len(widths) - 1) + [n_heads]
+    parts = zip(weights, widths, names, blocks, strict=True)
+    return Chain(tuple(Dense(w, layout.slot(n), name, k) for w, n, name, k in parts))
+
+
+def embed(chain: Chain, theta: Array, wide: Chain, out: Array) -> None:
+    """Copy a chain's parameters into those of a wider chain of the same build.
+
+    Units keep their place within each block of outputs; all else is left as it is.
+    """
+    views = zip(chain.layers, chain.of(theta), wide.of(out), strict=True)
+    for layer, sources, targets in views:
+        for source, target in zip(sources, targets, strict=True):
+            width, step = (a.shape[-1] // layer.n_blocks for a in (source, target))
+            rows = tuple(map(slice, source.shape[:-1]))
+            for k in range(layer.n_blocks):
+                place = slice(k * step, k * step + width)
+                target[(*rows, place)] = source[..., k * width : (k + 1) * width]
 
 
 def initialize(chain: Chain, theta: Array, rng: np.random.Generator) -> None:

@@ -56,8 +56,10 @@ class Batch:
         Activations and deltas; the decoder's have ``n_rows * n_samples`` rows.
     nll : ndarray of shape (n_rows, n_samples, n_features)
         Loss per row, draw and feature.
-    cost : ndarray of shape (n_rows,)
-        What each row's code costs.
+    cost : ndarray of shape (n_rows, n_samples)
+        Loss per row and draw: what the code costs, then the nll's sum as well.
+    share : ndarray of shape (n_rows, n_samples)
+        Weight of each draw: the row's weight, divided among its draws.
     loss : ndarray of shape (n_rows,)
         Loss per row, in nats.
     """
@@ -72,6 +74,7 @@ class Batch:
     decoder: Tape
     nll: Array
     cost: Array
+    share: Array
     loss: Array
 
     def rows(self, start: int, stop: int) -> Batch:
@@ -138,7 +141,8 @@ class Objective:
             encoder=Tape.empty(self.encoder, n_rows, dtype),
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
             nll=np.empty((n_rows, n_samples, self.n_features), dtype),
-            cost=np.empty(n_rows, dtype),
+            cost=np.empty((n_rows, n_samples), dtype),
+            share=np.empty((n_rows, n_samples), dtype),
             loss=np.empty(n_rows, dtype),
         )
 
@@ -179,17 +183,17 @@ class Objective:
         eta = self.forward(params, batch)
         target = batch.x[:, None]
         self.distribution.nll(target, eta, 1.0, batch.nll)
-        np.sum(batch.nll, axis=(1, 2), out=batch.loss)
-        batch.loss /= eta.shape[1]
-        batch.loss += batch.cost
+        batch.cost += batch.nll.sum(axis=2)
+        np.mean(batch.cost, axis=1, out=batch.loss)
+        np.divide(batch.weight[:, None], eta.shape[1], out=batch.share)
 
         d_eta = batch.decoder.deltas[-1].reshape(eta.shape)
         self.distribution.gradient(target, eta, 1.0, d_eta)
-        d_eta *= (batch.weight / eta.shape[1])[:, None, None]
+        d_eta *= batch.share[:, :, None]
         d_z = batch.d_code.reshape(-1, self.n_components)
         self.decoder.backward(params.decoder, batch.decoder, d_z)
         h, d_h = batch.encoder.outputs[-1], batch.encoder.deltas[-1]
-        self.bottleneck.backward(h, batch.noise, batch.d_code, batch.weight, d_h)
+        self.bottleneck.backward(h, batch.noise, batch.d_code, batch.share, d_h)
         self.encoder.backward(params.encoder, batch.encoder)
 
     def weight_phase(

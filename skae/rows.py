@@ -16,10 +16,10 @@ from scipy import sparse
 
 from skae.layout import Array
 
-__all__ = ["Columns", "Rows", "distinct"]
+__all__ = ["Columns", "Rows", "arrange", "rows_in_block"]
 
-#: Rows that are looked at together when X is read from one end to the other.
-BLOCK = 1024
+#: Rows that are looked at together when X is read, and the entries that they may have.
+MOST_ROWS, MOST_ENTRIES = 1024, 2**21
 
 
 def gather(X: Any, index: Array, out: Array) -> None:
@@ -30,43 +30,62 @@ def gather(X: Any, index: Array, out: Array) -> None:
         np.take(X, index, axis=0, out=out, mode="clip")
 
 
+def rows_in_block(n_columns: int, most: int = MOST_ROWS) -> int:
+    """Return how many rows to make dense at once, so that wide ones stay affordable."""
+    return max(1, min(most, MOST_ENTRIES // n_columns))
+
+
 def blocks(X: Any, index: Array) -> Iterator[tuple[Array, Array]]:
     """Yield consecutive parts of `index` and the rows of X there, in one buffer."""
-    buffer = np.empty((min(BLOCK, len(index)), X.shape[1]), X.dtype)
-    for start in range(0, len(index), BLOCK):
-        part = index[start : start + BLOCK]
+    size = min(rows_in_block(X.shape[1]), len(index))
+    buffer = np.empty((size, X.shape[1]), X.dtype)
+    for start in range(0, len(index), size or 1):
+        part = index[start : start + size]
         gather(X, part, buffer[: len(part)])
         yield part, buffer[: len(part)]
 
 
-def distinct(
-    X: Any, weight: Array | None = None, keep_order: bool = False
+def arrange(
+    X: Any, weight: Array | None = None, merge: bool = False, keep_order: bool = False
 ) -> tuple[Array, Array | None]:
-    """Merge equal rows, so that a weight of two and a row given twice are the same.
+    """Put the rows of positive weight into an order that only their content decides.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, n_features)
+        The data.
+    weight : ndarray of shape (n_samples,) or None
+        Weights of the rows; None if all are one.
+    merge : bool
+        Whether one row stands for all rows that equal it, with their weights added. A
+        row of weight two and a row given twice are then the same.
+    keep_order : bool
+        Whether the rows stay in the order of X.
 
     Returns
     -------
-    index : ndarray of shape (n_distinct,)
-        One row of each kind. Their order depends on what the rows hold, not on where
-        they stand or in which units they are; with ``keep_order=True`` it is that of X.
-    weight : ndarray of shape (n_rows,) or None
-        Each kind's total weight stands at its row in `index`; None if all are one.
-        Kinds of weight zero are left out.
+    index : ndarray of shape (n_rows,)
+        Places of the rows in X. It changes neither if X is shuffled nor if a column is
+        shifted or multiplied by a positive number.
+    weight : ndarray of shape (n_samples,) or None
+        Weights, at the places in `index`.
     """
     rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
     keys = row_keys(X, rows)
-    order = np.argsort(keys, kind="stable")
+    given = np.ones(X.shape[0]) if weight is None else weight
+    order = np.lexsort((given[rows], keys))
     rows, keys = rows[order], keys[order]
-    first = np.append(True, keys[1:] != keys[:-1])
-    # Rows that are not equal hardly ever share a key; if they do, they stay apart.
-    same = np.flatnonzero(~first)
-    first[same] = ~equal_rows(X, rows[same - 1], rows[same])
-    index = rows[first]
-    if weight is not None or len(index) < len(rows):
-        given = np.ones(X.shape[0]) if weight is None else weight
-        weight = np.zeros_like(given)
-        weight[index] = np.add.reduceat(given[rows], np.flatnonzero(first))
-    return (np.sort(index) if keep_order else index), weight
+    if merge:
+        first = np.append(True, keys[1:] != keys[:-1])
+        # Rows that are not equal hardly ever share a key; if they do, they stay apart.
+        same = np.flatnonzero(~first)
+        first[same] = ~equal_rows(X, rows[same - 1], rows[same])
+        if weight is not None or len(same):
+            weight = np.zeros_like(given)
+            starts = np.flatnonzero(first)
+            weight[rows[first]] = np.add.reduceat(given[rows], starts)
+        rows = rows[first]
+    return (np.sort(rows) if keep_order else rows), weight
 
 
 def row_keys(X: Any, index: Array) -> Array:
@@ -104,7 +123,7 @@ class Columns:
     Attributes
     ----------
     n_rows : int
-        Rows of positive weight.
+        Number of rows.
     weight : float
         Sum of their weights.
     mean, variance, low, high : ndarray of shape (n_features,), float64
@@ -127,16 +146,17 @@ class Columns:
         d, eps = rows.X.shape[1], float(np.finfo(rows.X.dtype).eps)
         low, high = np.full(d, np.inf), np.full(d, -np.inf)
         columns = cls(0, 0.0, np.zeros(d), np.zeros(d), low, high, eps)
-        for index, block in blocks(rows.X, rows.index):
-            weight = np.ones(len(index)) if rows.weight is None else rows.weight[index]
-            columns.update(block.astype(np.float64), weight.astype(np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for index, block in blocks(rows.X, rows.index):
+                given = rows.weight
+                weight = np.ones(len(index)) if given is None else given[index]
+                columns.update(block.astype(np.float64), weight)
         return columns
 
     def update(self, x: Array, weight: Array) -> None:
         """Add rows, by the pairwise formula of Chan, Golub & LeVeque (1983)."""
         mean = np.average(x, axis=0, weights=weight)
-        with np.errstate(over="ignore"):
-            variance = np.average(np.square(x - mean), axis=0, weights=weight)
+        variance = np.average(np.square(x - mean), axis=0, weights=weight)
         low, high = x.min(axis=0), x.max(axis=0)
         total = float(weight.sum())
         self.merge(Columns(len(x), total, mean, variance, low, high, self.eps))
@@ -145,23 +165,15 @@ class Columns:
         """Add the rows that `other` summarises."""
         total = self.weight + other.weight
         new = other.weight / total
-        step = other.mean - self.mean
-        self.mean = self.mean + new * step
-        within = (1 - new) * self.variance + new * other.variance
-        self.variance = within + new * (1 - new) * np.square(step)
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = other.mean - self.mean
+            self.mean = self.mean + new * step
+            within = (1 - new) * self.variance + new * other.variance
+            self.variance = within + new * (1 - new) * np.square(step)
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
         self.n_rows += other.n_rows
         self.weight = total
-
-    @property
-    def size(self) -> float:
-        """Number of rows for the purpose of judging precision.
-
-        Weights count as repetitions, but weights that sum to one do not make many rows
-        count as one.
-        """
-        return max(self.weight, float(self.n_rows))
 
     @property
     def constant(self) -> Array:
@@ -210,9 +222,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def total(self, index: Array) -> float:
-        """Return the weight of these rows."""
-        return float(len(index) if self.weight is None else self.weight[index].sum())
+    @property
+    def mean_weight(self) -> float:
+        """The weight of a row, on average."""
+        return 1.0 if self.weight is None else float(self.weight[self.index].mean())
 
     def load(self, index: Array, x: Array, weight: Array, total: float) -> None:
         """Write the rows to `x`, and their weights divided by `total` to `weight`."""

@@ -18,8 +18,24 @@ from skae.rows import Rows
 __all__ = ["DivergenceError", "Monitor", "Stopping", "Trainer", "descend", "lbfgs"]
 
 
+#: SciPy's status after a callback has asked to stop.
+STOPPED = 99
+
+
 class DivergenceError(ValueError):
-    """The loss, or a parameter, has left the range of sensible numbers."""
+    """The loss, or a parameter, has left the range of sensible numbers.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong.
+    finished : bool
+        Whether it was noticed between epochs, and not within one.
+    """
+
+    def __init__(self, reason: str, finished: bool = False) -> None:
+        super().__init__(reason)
+        self.finished = finished
 
 
 class Trainer:
@@ -61,6 +77,8 @@ class Trainer:
         self.params, self.grads = objective.of(theta), objective.of(self.grad)
         self.product = objective.product(theta.dtype)
         self.batch = objective.batch(self.batch_size, theta.dtype)
+        self.mean_weight = rows.mean_weight
+        self.first_loss: float | None = None
 
     def evaluate(self, index: Array, total: float) -> float:
         """Add the gradient of the loss of these rows to ``grad``; return the loss."""
@@ -74,10 +92,16 @@ class Trainer:
         )
         if not math.isfinite(value):
             raise DivergenceError(f"the loss is {value}")
+        if self.first_loss is None:
+            self.first_loss = value
         return value
 
     def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> float:
-        """Take one step for each batch; return the mean loss in nats per row."""
+        """Take one step for each batch; return the mean loss in nats per row.
+
+        A batch's weights are divided by what a batch of its size weighs on average, and
+        not by what it happens to weigh: so its gradient is right in expectation.
+        """
         order = self.rows.index
         if self.shuffle and self.batch_size < len(order):
             order = self.rng.permutation(order)
@@ -85,11 +109,12 @@ class Trainer:
         with np.errstate(all="ignore"):
             for start in range(0, len(order), self.batch_size):
                 index = order[start : start + self.batch_size]
-                total = self.rows.total(index)
-                loss += total * self.step(index, total, optimizer, moments, rate)
+                total = self.mean_weight * len(index)
+                value = self.step(index, total, optimizer, moments, rate)
+                loss += len(index) * value
         if not np.isfinite(self.theta).all():
             raise DivergenceError("a weight is no longer finite")
-        return loss / self.rows.total(order)
+        return loss / len(order)
 
     def step(
         self,
@@ -116,7 +141,7 @@ class Trainer:
         not grow with the number of rows.
         """
         order = self.rows.index
-        total = self.rows.total(order)
+        total = self.mean_weight * len(order)
         self.grad.fill(0.0)
         loss = self.decay()
         with np.errstate(all="ignore"):
@@ -192,7 +217,7 @@ class Monitor:
         if self.validate:
             loss = self.validate()
             if not math.isfinite(loss):
-                raise DivergenceError(f"the validation loss is {loss}")
+                raise DivergenceError(f"the validation loss is {loss}", finished=True)
             if loss < self.stopping.best:
                 self.best_theta[...] = self.theta
             self.validation_losses.append(loss)
@@ -233,8 +258,8 @@ def descend(
 
 def lbfgs(
     trainer: Trainer, *, max_iter: int, max_fun: int, tol: float, monitor: Monitor
-) -> bool:
-    """Minimise over all rows by SciPy's L-BFGS-B; return whether it converged."""
+) -> str | None:
+    """Minimise over all rows by SciPy's L-BFGS-B; say why it stopped short, if so."""
     loss = math.inf
 
     def value_and_gradient(theta: Array) -> tuple[float, Array]:
@@ -262,4 +287,10 @@ def lbfgs(
     trainer.theta[...] = result.x
     if not monitor.losses:
         monitor(loss)
-    return bool(result.status != 1)
+    if result.success or result.status == STOPPED:
+        return None
+    # A line search also fails where rounding allows no progress any more.
+    size = max(1.0, float(np.abs(result.x).max()))
+    steepest = float(np.abs(result.jac).max()) * size
+    rounding = math.sqrt(np.finfo(trainer.theta.dtype).eps) * abs(loss)
+    return str(result.message) if steepest > rounding else None

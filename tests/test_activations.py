@@ -59,7 +59,7 @@ def test_chain_multiplies(name):
 @every
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_any_finite_input_is_safe(name, dtype):
-    largest = np.finfo(dtype).max / 2
+    largest = np.finfo(dtype).max
     z = np.array([[-largest, -1e3, -50.0, 0.0, 50.0, 1e3, largest]], dtype)
     a, d, scratch = z.copy(), np.ones_like(z), np.empty_like(z)
     with np.errstate(over="raise", invalid="raise", divide="raise"):

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:X (does not have valid|has) feature names:UserWarning",
 )
 
+# Bernoulli models are absent: the checks feed values above one, which they refuse.
 WHOLE = {"corruption_level": 0, "batch_size": 10_000}
 ESTIMATORS = {
     "default": DenoisingAutoencoder(max_iter=5),
@@ -31,6 +32,15 @@ ESTIMATORS = {
     "early stopping": DenoisingAutoencoder(max_iter=5, early_stopping=True),
 }
 
+#: The only checks that may fail, and the only estimators for which they may.
+MINIBATCHES = dict.fromkeys(
+    (
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_sample_weight_equivalence_on_sparse_data",
+    ),
+    "a row of weight two and a row given twice share no minibatches",
+)
+
 #: Checks that scikit-learn runs on its own estimators only.
 NOT_YIELDED = [
     "check_get_feature_names_out_error",
@@ -48,10 +58,16 @@ NOT_YIELDED = [
 
 
 def yielded():
-    """Pair every estimator with every check; none is expected to fail."""
+    """Pair every estimator with every check."""
     for name, estimator in ESTIMATORS.items():
-        for instance, check in estimator_checks.estimator_checks_generator(estimator):
-            yield pytest.param(instance, check, id=f"{name}-{check.func.__name__}")
+        for pair in estimator_checks.estimator_checks_generator(
+            estimator,
+            expected_failed_checks=MINIBATCHES if name == "minibatches" else {},
+            mark="xfail",
+        ):
+            values, marks = getattr(pair, "values", pair), getattr(pair, "marks", ())
+            label = f"{name}-{values[1].func.__name__}"
+            yield pytest.param(*values, id=label, marks=marks)
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(yielded()))

@@ -2,6 +2,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 
 import joblib
 import numpy as np
@@ -87,9 +88,31 @@ def test_bernoulli_score_is_a_log_probability():
 def test_noise_is_the_variance_around_the_reconstruction(X):
     autoencoder = make().fit(X)
     residual = X - autoencoder.inverse_transform(autoencoder.transform(X))
-    n = len(X)
-    expected = (np.square(residual).sum(axis=0) + X.var(axis=0)) / (n + 1)
+    expected = np.square(residual).mean(axis=0)
     np.testing.assert_allclose(autoencoder.noise_variance_, expected, rtol=1e-10)
+
+
+def test_a_linear_model_with_little_noise_has_the_right_likelihood():
+    rng = np.random.default_rng(0)
+    loadings = rng.standard_normal((3, 20))
+    X = rng.standard_normal((600, 3)) @ loadings + 0.02 * rng.standard_normal((600, 20))
+    train, test = X[:300], X[300:]
+    autoencoder = make(
+        3,
+        activation="identity",
+        corruption_level=0,
+        alpha=0,
+        solver="lbfgs",
+        max_iter=5000,
+        tol=1e-9,
+    ).fit(train)
+    scaler = StandardScaler().fit(train)
+    train, test = scaler.transform(train), scaler.transform(test)
+    pca = PCA(3).fit(train)
+    scale = (train - pca.inverse_transform(pca.transform(train))).std(axis=0)
+    normal = stats.norm(pca.inverse_transform(pca.transform(test)), scale)
+    expected = normal.logpdf(test).sum(axis=1).mean() - np.log(scaler.scale_).sum()
+    assert autoencoder.score(X[300:]) == pytest.approx(expected, abs=0.1)
 
 
 def test_denoising_repairs_what_the_plain_autoencoder_does_not(digits):
@@ -189,9 +212,12 @@ def test_the_global_generator_is_left_alone(X):
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_the_order_of_the_rows_does_not_matter_to_the_last_bit(X, early_stopping):
+@pytest.mark.parametrize("batch_size", [32, 1000])
+def test_the_order_of_the_rows_does_not_matter_to_the_last_bit(
+    X, batch_size, early_stopping
+):
     order = np.random.default_rng(0).permutation(len(X))
-    params = {"batch_size": 32, "early_stopping": early_stopping}
+    params = {"batch_size": batch_size, "early_stopping": early_stopping}
     first, second = make(**params).fit(X), make(**params).fit(X[order])
     np.testing.assert_array_equal(first.coefs_[0], second.coefs_[0])
 
@@ -200,7 +226,7 @@ def test_the_order_of_the_rows_does_not_matter_to_the_last_bit(X, early_stopping
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_weights_are_repetitions_to_the_last_bit(X, corruption, early_stopping):
     weight = np.random.default_rng(0).integers(0, 4, len(X))
-    params = {"batch_size": 16, "early_stopping": early_stopping}
+    params = {"batch_size": 1000, "early_stopping": early_stopping}
     weighted = make(corruption=corruption, **params).fit(X, sample_weight=weight)
     repeated = make(corruption=corruption, **params).fit(np.repeat(X, weight, axis=0))
     for ours, theirs in zip(weighted.coefs_, repeated.coefs_, strict=True):
@@ -208,6 +234,38 @@ def test_weights_are_repetitions_to_the_last_bit(X, corruption, early_stopping):
     np.testing.assert_array_equal(weighted.score_samples(X), repeated.score_samples(X))
     score = weighted.score(X, sample_weight=weight)
     assert score == pytest.approx(repeated.score(np.repeat(X, weight, axis=0)))
+
+
+def test_a_row_of_weight_zero_is_absent(X):
+    weight = (np.arange(len(X)) % 3 > 0).astype(float)
+    spoilt = np.where(weight[:, None] > 0, X, 1e30)
+    params = {"batch_size": 16, "early_stopping": True}
+    weighted = make(**params).fit(spoilt, sample_weight=weight)
+    absent = make(**params).fit(X[weight > 0])
+    np.testing.assert_array_equal(weighted.coefs_[0], absent.coefs_[0])
+    score = weighted.score(spoilt, sample_weight=weight)
+    assert score == pytest.approx(absent.score(X[weight > 0]))
+
+
+@pytest.mark.parametrize("factor", [1e-60, 1e60])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_only_the_proportions_of_weights_matter(X, factor, dtype):
+    weight = np.random.default_rng(0).integers(1, 4, len(X))
+    data = X.astype(dtype)
+    expected = make().fit(data, sample_weight=weight)
+    scaled = make().fit(data, sample_weight=weight * factor)
+    np.testing.assert_allclose(expected.coefs_[0], scaled.coefs_[0], rtol=1e-3)
+    np.testing.assert_allclose(
+        expected.noise_variance_, scaled.noise_variance_, rtol=1e-3
+    )
+
+
+def test_repeated_rows_train_as_well_as_others():
+    rng = np.random.default_rng(0)
+    X = (rng.random((6000, 6)) < [0.9, 0.8, 0.5, 0.1, 0.05, 0.5]).astype(float)
+    X[:, 1], X[:, 3] = X[:, 0], 1 - X[:, 2]
+    few = make(distribution="bernoulli", max_iter=60).fit(X[:3000])
+    assert few.score(X[3000:]) > -1.2
 
 
 # --- every option trains --------------------------------------------------------------
@@ -294,12 +352,80 @@ def test_code_is_the_forward_pass_written_out(X):
     np.testing.assert_allclose(autoencoder.inverse_transform(code), expected, rtol=1e-9)
 
 
-def test_alpha_shrinks_weights_and_not_biases(X):
-    sizes = [
-        np.linalg.norm(np.concatenate([w.ravel() for w in make(alpha=a).fit(X).coefs_]))
-        for a in (0.0, 1.0)
-    ]
-    assert sizes[1] < sizes[0]
+@pytest.mark.parametrize("solver", ["adam", "adamw"])
+def test_alpha_shrinks_weights_and_not_biases(X, solver):
+    params = {"solver": solver, "standardize": False, "learning_rate_init": 0.01}
+    loose, tight = (make(alpha=a, max_iter=200, **params).fit(X) for a in (0.0, 10.0))
+    for ours, theirs in zip(tight.coefs_, loose.coefs_, strict=True):
+        assert np.linalg.norm(ours) < 0.2 * np.linalg.norm(theirs)
+    np.testing.assert_allclose(tight.intercepts_[-1], X.mean(axis=0), rtol=0.05)
+
+
+def test_adamw_decays_outside_the_gradient_only(X):
+    strong = make(solver="adamw", alpha=1.0, batch_size=1000, max_iter=1)
+    weak = make(solver="adamw", alpha=0.0, batch_size=1000, max_iter=1)
+    ours, theirs = strong.fit(X), weak.fit(X)
+    assert ours.loss_ == theirs.loss_  # the penalty is no part of the loss
+    start = make(solver="sgd", momentum=0.0, learning_rate_init=1e-300, max_iter=1)
+    first = start.set_params(batch_size=1000).fit(X).coefs_[0]
+    np.testing.assert_allclose(
+        theirs.coefs_[0] - ours.coefs_[0], 0.005 * first, rtol=1e-6
+    )
+
+
+def rates(X, **params):
+    """Return the length of each step of plain descent, relative to the first."""
+    params = {"solver": "sgd", "momentum": 0.0, "batch_size": 1000} | params
+    params |= {"corruption_level": 0.0, "warm_start": False, "learning_rate_init": 1e-9}
+    thetas = [make(max_iter=k, **params).fit(X).intercepts_[0] for k in range(1, 6)]
+    moves = [np.linalg.norm(b - a) for a, b in pairwise(thetas)]
+    return np.array(moves) / np.linalg.norm(thetas[0])
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"learning_rate": "constant"}, [1, 1, 1, 1]),
+        ({"learning_rate": "invscaling"}, np.arange(2, 6) ** -0.5),
+        ({"learning_rate": "invscaling", "power_t": 1}, 1 / np.arange(2, 6)),
+        ({"learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 2}, None),
+    ],
+    ids=str,
+)
+def test_the_schedule_sets_the_rate(X, params, expected):
+    if expected is None:  # the first epoch is progress, two without it make a stall
+        expected = [1, 1, 0.2, 0.2]
+    np.testing.assert_allclose(rates(X, **params), expected, rtol=1e-3)
+
+
+def test_cosine_goes_on_to_its_end(X):
+    assert make(learning_rate="cosine", max_iter=40, tol=1e9).fit(X).n_iter_ == 40
+    early = make(learning_rate="cosine", max_iter=40, tol=1e9, early_stopping=True)
+    assert early.fit(X).n_iter_ == 11
+
+
+@pytest.mark.parametrize("patience", [1, 4])
+def test_n_iter_no_change_is_the_patience(X, patience):
+    fitted = make(
+        learning_rate="constant", n_iter_no_change=patience, tol=1e9, max_iter=50
+    ).fit(X)
+    assert fitted.n_iter_ == 1 + patience
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_validation_fraction_is_held_out(X, fraction):
+    fitted = make(early_stopping=True, validation_fraction=fraction, max_iter=1).fit(X)
+    assert fitted.t_ == (1 - fraction) * len(X)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"), [(20, 20), (150, 32), (3200, 100), (20_000, 256)]
+)
+def test_auto_batch_size(n_rows, expected):
+    X = np.random.default_rng(0).standard_normal((n_rows, 2))
+    params = {"max_iter": 1, "corruption_level": 0.0}
+    auto, given = (make(batch_size=b, **params).fit(X) for b in ("auto", expected))
+    np.testing.assert_array_equal(auto.coefs_[0], given.coefs_[0])
 
 
 # --- tied weights ---------------------------------------------------------------------
@@ -528,17 +654,19 @@ def test_without_early_stopping(X):
     assert autoencoder.best_loss_ == min(autoencoder.loss_curve_)
     assert autoencoder.loss_ == autoencoder.loss_curve_[-1]
     assert autoencoder.n_iter_ == len(autoencoder.loss_curve_) == 20
-    assert autoencoder.t_ == 20 * len(np.unique(X, axis=0))
+    assert autoencoder.t_ == 20 * len(X)
 
 
 def test_warning_when_training_is_cut_short(X):
-    with pytest.warns(ConvergenceWarning, match="max_iter=2 while") as caught:
+    with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs") as caught:
         make(max_iter=2).fit(X)
     assert caught[0].filename == __file__
 
 
 def test_warning_when_lbfgs_is_cut_short(X):
-    with pytest.warns(ConvergenceWarning, match=r"max_iter=300 or max_fun=3") as caught:
+    with pytest.warns(
+        ConvergenceWarning, match=r"L-BFGS stopped .* max_fun=3"
+    ) as caught:
         make(solver="lbfgs", corruption="none", max_fun=3, max_iter=300).fit(X)
     assert caught[0].filename == __file__
 
@@ -612,6 +740,16 @@ def test_partial_fit_learns_from_chunks_of_any_size(X):
     np.testing.assert_array_equal(again.coefs_[0], autoencoder.partial_fit(X).coefs_[0])
 
 
+def test_partial_fit_moves_the_noise_towards_the_newest_rows(X):
+    autoencoder = make().partial_fit(X[:100])
+    earlier = autoencoder.noise_variance_
+    autoencoder.partial_fit(X[100:])
+    newest = X[100:] - autoencoder.inverse_transform(autoencoder.transform(X[100:]))
+    share = 2 * 50 / 150
+    expected = (1 - share) * earlier + share * np.square(newest).mean(axis=0)
+    np.testing.assert_allclose(autoencoder.noise_variance_, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("params", [{"solver": "lbfgs"}, {"early_stopping": True}])
 def test_partial_fit_is_absent_where_it_makes_no_sense(params):
     assert hasattr(make(), "partial_fit")
@@ -626,6 +764,8 @@ def test_partial_fit_is_absent_where_it_makes_no_sense(params):
     [
         ({"n_components": 0}, "'n_components'"),
         ({"n_components": 2.5}, "'n_components'"),
+        ({"n_components": True}, "n_components=True must be an integer"),
+        ({"hidden_layer_sizes": (True,)}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": ((3, 2),)}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": ["a"]}, "hidden_layer_sizes=.* positive integers"),
@@ -634,7 +774,7 @@ def test_partial_fit_is_absent_where_it_makes_no_sense(params):
         ({"corruption": "fog"}, "'corruption'"),
         ({"corruption_level": -0.1}, "'corruption_level'"),
         ({"corruption_level": 1.1}, r"corruption_level=1.1 is outside \[0, 1\]"),
-        ({"distribution": "cauchy"}, "'distribution'"),
+        ({"distribution": "fog"}, "'distribution'"),
         ({"alpha": -1}, "'alpha'"),
         ({"solver": "newton"}, "'solver'"),
         ({"solver": Adam(beta_1=1.5)}, "'beta_1' parameter of Adam"),
@@ -691,7 +831,7 @@ def test_wrong_number_of_columns(X):
         autoencoder.inverse_transform(X)
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan])
+@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, 1e200, 1e-200])
 def test_bad_weights(X, weight):
     with pytest.raises(ValueError, match="weight"):
         make().fit(X, sample_weight=np.full(len(X), weight))
@@ -703,22 +843,68 @@ def test_extreme_columns_are_named():
         make().fit(data)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"solver": "sgd", "learning_rate_init": 1e6},
-        {"solver": "sgd", "learning_rate_init": 1e300, "batch_size": 1000},
-        {"solver": "adam", "learning_rate_init": 1e200, "activation": "relu"},
-    ],
-    ids=str,
-)
-def test_divergence_is_one_clear_error(X, params):
-    message = "Training diverged at epoch .*Reduce learning_rate_init="
-    autoencoder = make(**params)
-    with pytest.raises(ValueError, match=message):
-        autoencoder.fit(X)
+@pytest.mark.parametrize("solver", OPTIMIZERS)
+@pytest.mark.parametrize("max_iter", [1, 20])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divergence_is_one_clear_error(X, solver, max_iter, distribution, dtype):
+    data = ((X - X.min(axis=0)) / np.ptp(X, axis=0)).astype(dtype)
+    params = {"solver": solver, "learning_rate_init": 1e7, "distribution": distribution}
+    message = f"Training diverged in epoch ([1-9]|1[0-9]|{max_iter}): .*To mend this, "
+    autoencoder = make(max_iter=max_iter, activation="relu", **params)
+    with pytest.raises(ValueError, match=message + "reduce learning_rate_init=1000000"):
+        autoencoder.fit(data)
     with pytest.raises(NotFittedError):
-        autoencoder.transform(X)
+        autoencoder.transform(data)
+    with pytest.raises(ValueError, match=r"Training diverged in epoch 1: "):
+        autoencoder.partial_fit(data)
+
+
+def test_divergence_names_the_epoch(X):
+    with pytest.raises(ValueError, match=r"diverged in epoch 3: .*costs"):
+        make(solver="sgd", learning_rate_init=1e3, max_iter=3).fit(X)
+    with pytest.raises(ValueError, match="diverged in epoch 1: "):
+        make(learning_rate_init=1e300, max_iter=3).fit(X)
+
+
+def test_lbfgs_that_fails_says_so(X):
+    with pytest.warns(ConvergenceWarning, match="scale the data"):
+        make(
+            solver="lbfgs",
+            corruption_level=0,
+            standardize=False,
+            hidden_layer_sizes=(5,),
+        ).fit(X * 1e10)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-200, 1e160, 1e300])
+def test_columns_out_of_range_are_one_clear_error(X, scale):
+    with pytest.raises(ValueError, match="Column 0 ranges from"):
+        make().fit(X * scale)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_far_from_all_others_have_no_likelihood(X, dtype):
+    autoencoder = make(activation="relu", max_iter=200, tol=1.0).fit(X.astype(dtype))
+    far = np.full((1, 4), np.finfo(dtype).max / 4, dtype)
+    assert autoencoder.score_samples(far)[0] == -np.inf
+    autoencoder.inverse_transform(autoencoder.transform(X.astype(dtype)) * dtype(1e30))
+
+
+def test_using_a_fitted_model_needs_no_training_parameter(X):
+    autoencoder = make().fit(X)
+    expected = autoencoder.transform(X)
+    autoencoder.set_params(corruption="fog", corruption_level=7, n_components=9)
+    np.testing.assert_array_equal(autoencoder.transform(X), expected)
+
+
+def test_warm_start_checks_the_units_in_its_own_type(X):
+    autoencoder = make(warm_start=True).fit(X.astype(np.float32))
+    with pytest.raises(ValueError, match="cannot be represented in float32"):
+        autoencoder.fit(X * 1e100)
+    assert autoencoder.fit(X).coefs_[0].dtype == np.float32
 
 
 def test_a_failed_fit_leaves_the_earlier_one(X):

@@ -90,8 +90,9 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     case = Case(bottleneck=bottleneck, tied=tied)
     loss, grad = case.evaluate(case.theta)
     batch = case.batch
-    for array in (batch.code, batch.d_code, batch.nll, batch.cost, batch.loss):
+    for array in (batch.code, batch.d_code, batch.nll, batch.cost, batch.share):
         array.fill(np.nan)
+    batch.loss.fill(np.nan)
     for tape in (batch.encoder, batch.decoder):
         for array in itertools.chain(tape.outputs, tape.deltas, tape.scratch):
             array.fill(np.nan)
@@ -166,8 +167,11 @@ def test_penalty_is_half_alpha_times_the_squared_weights():
 def test_the_loss_is_averaged_over_draws():
     case = Case(bottleneck="three draws")
     case.evaluate(case.theta)
-    mean = case.batch.nll.sum(axis=2).mean(axis=1)
-    np.testing.assert_allclose(case.batch.loss, mean + case.batch.cost)
+    h, batch = case.batch.encoder.outputs[-1], case.batch
+    cost = np.empty_like(batch.cost)
+    case.objective.bottleneck.forward(h, batch.noise, batch.code, cost)
+    expected = (batch.nll.sum(axis=2) + cost).mean(axis=1)
+    np.testing.assert_allclose(batch.loss, expected)
 
 
 def test_float32_agrees_with_float64():

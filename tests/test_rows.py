@@ -4,13 +4,13 @@ from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 
 from skae import rows
-from skae.rows import BLOCK, Columns, Rows, distinct
+from skae.rows import MOST_ENTRIES, MOST_ROWS, Columns, Rows, arrange, rows_in_block
 
 
 @pytest.fixture
 def X():
     rng = np.random.default_rng(0)
-    X = rng.normal(5, [1, 20, 0.1], size=(2 * BLOCK + 300, 3))
+    X = rng.normal(5, [1, 20, 0.1], size=(2 * MOST_ROWS + 300, 3))
     X[:, 1:][rng.uniform(size=(len(X), 2)) < 0.3] = 0.0
     return X
 
@@ -21,7 +21,7 @@ def weight(X):
 
 
 def summary(X, weight=None):
-    return Columns.of(Rows(X, *distinct(X, weight)))
+    return Columns.of(Rows(X, *arrange(X, weight, merge=True)))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -44,11 +44,6 @@ def test_weights_are_repetitions_to_the_last_bit(X, weight):
         np.testing.assert_array_equal(value, getattr(summary(repeated), name), name)
 
 
-def test_weights_that_sum_to_one_leave_many_rows_many(X):
-    assert summary(X, np.full(len(X), 1 / len(X))).size == len(X)
-    assert summary(X, np.full(len(X), 2.0)).size == 2 * len(X)
-
-
 def test_merging_parts_is_seeing_all(X):
     merged = summary(X[:1])
     for part in np.array_split(X[1:], [1, 5, 700]):
@@ -62,45 +57,57 @@ def test_merging_parts_is_seeing_all(X):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equal_rows_are_merged(dtype):
     X = np.array([[1, 2], [3, 4], [1, 2], [0.0, 0], [3, 4], [1, 2], [-0.0, 0]], dtype)
-    index, weight = distinct(X)
+    index, weight = arrange(X, merge=True)
     found = {tuple(X[i]): weight[i] for i in index}
     assert found == {(1, 2): 3, (3, 4): 2, (0, 0): 2}
     assert weight.sum() == len(X)
-    index, weight = distinct(X, np.array([1, 0, 2, 5, 0, 0.5, 1]), keep_order=True)
-    np.testing.assert_array_equal(index, [0, 3])
-    np.testing.assert_array_equal(weight[index], [3.5, 6])
+    given = np.array([1, 0, 2, 5, 0, 0.5, 1])
+    index, weight = arrange(X, given, merge=True, keep_order=True)
+    assert list(index) == sorted(index)
+    assert {tuple(X[i]): weight[i] for i in index} == {(1, 2): 3.5, (0, 0): 6}
 
 
 def test_different_rows_are_told_apart():
     X = np.array(np.meshgrid(*[np.arange(8.0)] * 4)).reshape(4, -1).T
     for shift in (0.0, 1e-9, 1e9, 0.1):
-        index, weight = distinct(X + shift)
+        index, weight = arrange(X + shift, merge=True)
         assert len(index) == len(X)
         assert weight is None
+
+
+def test_equal_rows_are_kept_unless_they_are_to_be_merged():
+    X, given = np.array([[1.0], [0], [1], [1]]), np.array([2.0, 1, 0, 3])
+    index, weight = arrange(X, given)
+    np.testing.assert_array_equal(index, [1, 0, 3])
+    np.testing.assert_array_equal(weight, given)
+
+
+def test_wide_rows_are_read_in_small_blocks():
+    assert rows_in_block(10) == MOST_ROWS
+    assert rows_in_block(50_000) * 50_000 <= MOST_ENTRIES
+    assert rows_in_block(10**9) == 1
 
 
 def test_rows_that_share_a_key_are_told_apart(monkeypatch):
     monkeypatch.setattr(rows, "row_keys", lambda X, index: np.zeros(len(index)))
     X = np.array([[1.0, 2], [1, 2], [3, 4], [1, 2]])
-    index, weight = distinct(X)
+    index, weight = arrange(X, merge=True)
     np.testing.assert_array_equal(index, [0, 2, 3])
     np.testing.assert_array_equal(weight[index], [2, 1, 1])
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1e-3, 0.0), (3.0, 0.0), (1.0, 100.0)])
-def test_the_order_of_distinct_rows_does_not_depend_on_units(X, factor, shift):
-    index, _ = distinct(X)
-    np.testing.assert_array_equal(
-        distinct(X * [1, factor, 1] + [0, 0, shift])[0], index
-    )
+def test_the_order_of_rows_does_not_depend_on_units(X, factor, shift):
+    index, _ = arrange(X)
+    np.testing.assert_array_equal(arrange(X * [1, factor, 1] + [0, 0, shift])[0], index)
 
 
-def test_the_order_of_distinct_rows_depends_on_content_alone(X):
+def test_the_order_of_rows_depends_on_content_alone(X):
     order = np.random.default_rng(4).permutation(len(X))
-    index, _ = distinct(X)
-    shuffled, _ = distinct(X[order])
+    index, _ = arrange(X)
+    shuffled, _ = arrange(X[order])
     np.testing.assert_array_equal(X[index], X[order][shuffled])
-    sparse_index, _ = distinct(sparse.csr_array(X))
+    sparse_index, _ = arrange(sparse.csr_array(X))
     np.testing.assert_array_equal(sparse_index, index)
 
 
@@ -130,7 +137,7 @@ def test_batches_hold_standardized_rows(X, container):
     columns = summary(X)
     every = Rows(container(X), None, None, columns.mean, columns.unit)
     index, x, weight = np.array([5, 0, 700]), np.empty((3, 3)), np.empty(3)
-    every.load(index, x, weight, every.total(index))
+    every.load(index, x, weight, 3.0)
     expected = StandardScaler().fit(X).transform(X)[index]
     np.testing.assert_allclose(x, expected, atol=1e-12)
     np.testing.assert_allclose(weight, 1 / 3)
@@ -139,14 +146,14 @@ def test_batches_hold_standardized_rows(X, container):
 
 
 def test_weights_are_handed_out_with_their_rows(X, weight):
-    index, weight = distinct(X, weight)
+    index, weight = arrange(X, weight)
     some = Rows(X, index, weight)
     assert weight[index].all()
     x, w = np.empty((2, 3)), np.empty(2)
     some.load(index[:2], x, w, 8.0)
     np.testing.assert_array_equal(x, X[index[:2]])
     np.testing.assert_array_equal(w, weight[index[:2]] / 8)
-    assert some.total(index) == weight.sum()
+    assert some.mean_weight == weight[index].mean()
 
 
 def test_the_data_stay_as_they_are(X):

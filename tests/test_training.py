@@ -97,7 +97,8 @@ def test_the_full_gradient_does_not_depend_on_the_batches(weighted):
 def test_lbfgs_finds_a_stationary_point():
     trainer = make()
     watcher = Monitor(trainer.theta, Stopping(0.0, np.inf))
-    assert lbfgs(trainer, max_iter=5000, max_fun=10_000, tol=1e-6, monitor=watcher)
+    options = {"max_iter": 5000, "max_fun": 10_000, "tol": 1e-6}
+    assert lbfgs(trainer, **options, monitor=watcher) is None
     trainer.full()
     assert np.abs(trainer.grad).max() <= 1e-5
     assert watcher.losses == sorted(watcher.losses, reverse=True)
@@ -106,8 +107,35 @@ def test_lbfgs_finds_a_stationary_point():
 def test_lbfgs_says_when_it_was_cut_short():
     trainer = make()
     watcher = Monitor(trainer.theta, Stopping(0.0, np.inf))
-    assert not lbfgs(trainer, max_iter=3, max_fun=100, tol=1e-9, monitor=watcher)
+    options = {"max_iter": 3, "max_fun": 100, "tol": 1e-9}
+    assert "LIMIT" in lbfgs(trainer, **options, monitor=watcher)
     assert len(watcher.losses) == 3
+
+
+def test_lbfgs_watches_the_gradient():
+    n_iter = []
+    for tol in (1e-1, 1e-4):
+        trainer = make()
+        watcher = Monitor(trainer.theta, Stopping(0.0, np.inf))
+        lbfgs(trainer, max_iter=5000, max_fun=10_000, tol=tol, monitor=watcher)
+        trainer.full()
+        assert np.abs(trainer.grad).max() <= tol
+        n_iter.append(len(watcher.losses))
+    assert n_iter[0] < n_iter[1]
+
+
+def test_a_minibatch_s_gradient_is_right_in_expectation():
+    weight = np.random.default_rng(2).integers(1, 9, 48).astype(float)
+    trainer = make(n_rows=48, batch_size=12, weight=weight, shuffle=False)
+    trainer.full()
+    expected, grads = trainer.grad.copy(), np.zeros_like(trainer.grad)
+    for start in range(0, 48, 12):
+        trainer.grad.fill(0.0)
+        index = trainer.rows.index[start : start + 12]
+        trainer.evaluate(index, trainer.mean_weight * 12)
+        trainer.decay()
+        grads += trainer.grad / 4
+    np.testing.assert_allclose(grads, expected, rtol=1e-9, atol=1e-13)
 
 
 def test_stopping_counts_epochs_without_progress():

@@ -214,9 +214,8 @@ def linear(data: Data, n_components: int, seed: int) -> list[float]:
     pca = PCA(n_components).fit(X)
     fa = FactorAnalysis(n_components).fit(X)
     codes, codes_test = pca.transform(X), pca.transform(X_test)
-    squares = np.square(X - pca.inverse_transform(codes)).sum(axis=0)
-    variance = (squares + 1.0) / (len(X) + 1)  # with one imagined row, as in skae
-    variance[X.std(axis=0) == 0] = 1.0
+    variance = np.square(X - pca.inverse_transform(codes)).mean(axis=0)
+    variance = np.where(X.std(axis=0) > 0, np.maximum(variance, 1e-6), 1.0)
     error = np.square(X_test - pca.inverse_transform(codes_test)) / variance
     own = -0.5 * (error + np.log(2 * math.pi * variance)).sum(axis=1).mean()
     scores = [float(s - lost) for s in (own, pca.score(X_test), fa.score(X_test))]

@@ -33,18 +33,23 @@ from skae._validation import (
     _fit_context,
 )
 from skae.activations import ACTIVATIONS
+from skae.bottlenecks import Bottleneck
 from skae.component import Range, resolve
+from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
-from skae.rows import Columns, Rows, distinct
+from skae.rows import Columns, Rows, arrange
 from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
 
 __all__ = ["BaseAutoencoder"]
 
-#: A fit has diverged if its loss is so many times that of predicting the means.
-GROWTH = 100.0
+#: A fit has diverged if it costs so many nats per column more than the columns' means.
+LOST = 10.0
+
+#: Sample weights beyond this, or below its inverse, would be lost in rounding.
+LARGEST_WEIGHT = 1e100
 
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
@@ -74,14 +79,6 @@ def can_continue(estimator: BaseAutoencoder) -> bool:
     if estimator.early_stopping:
         raise AttributeError("partial_fit is not available with early_stopping=True.")
     return True
-
-
-def default_batch_size(n_rows: int) -> int:
-    """Return the number of rows in a batch that ``batch_size="auto"`` stands for.
-
-    About 32 steps an epoch, so that few rows and many are trained equally well.
-    """
-    return min(n_rows, max(32, min(256, n_rows // 32)))
 
 
 class BaseAutoencoder(
@@ -136,11 +133,15 @@ class BaseAutoencoder(
     loss_curve_: list[float]
     validation_scores_: list[float] | None
 
-    # --- the hole that a subclass fills -------------------------------------------
+    # --- the holes that a subclass fills -------------------------------------------
 
     @abstractmethod
-    def _parts(self) -> dict[str, Any]:
-        """Return the bottleneck, and the corruption and its level for training."""
+    def _bottleneck(self) -> Bottleneck:
+        """Return how the encoder's output becomes a code; asked for in every call."""
+
+    def _corruption(self) -> tuple[Corruption, float]:
+        """Return the damage done to the input in training, and its level."""
+        return NoCorruption(), 0.0
 
     # --- fitting ------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class BaseAutoencoder(
         with all_or_nothing(self):
             data, weight = self._check_training_data(X, sample_weight, reset=True)
             rng = self._new_generator()
-            index, weight = distinct(data, weight, keep_order=not self.shuffle)
+            index, weight = self._arrange(data, weight)
             train, valid = self._split(index, rng)
             columns = Columns.of(Rows(data, train, weight))
             data = self._prepare(data, columns, rng, keep=self.warm_start)
@@ -186,7 +187,7 @@ class BaseAutoencoder(
             self._train(trainer, monitor)
             self._record(monitor, len(trainer.rows))
             every_row = self._model().rows(data, index, weight)
-            self.noise_variance_ = self._model().estimate_noise(every_row)
+            self.noise_variance_ = self._assess(trainer, every_row, monitor.losses)
             self._memory = None
         return self
 
@@ -222,7 +223,7 @@ class BaseAutoencoder(
         first = not hasattr(self, "_theta")
         with all_or_nothing(self):
             data, weight = self._check_training_data(X, sample_weight, reset=first)
-            index, weight = distinct(data, weight, keep_order=not self.shuffle)
+            index, weight = self._arrange(data, weight)
             columns = Columns.of(Rows(data, index, weight))
             rng = self._new_generator()
             newest, memory = columns.weight, getattr(self, "_memory", None) or {}
@@ -233,7 +234,9 @@ class BaseAutoencoder(
             data = self._prepare(data, columns, rng, keep=True)
             trainer = self._trainer(data, index, weight, rng)
             moments = self._continue(trainer, memory)
-            self._update_noise(trainer.rows, min(1.0, 2.0 * newest / columns.weight))
+            share = min(1.0, 2.0 * newest / columns.weight)
+            newest_noise = self._assess(trainer, trainer.rows, self.loss_curve_)
+            self._update_noise(newest_noise, share)
             state = rng.bit_generator.state
             self._memory = {"moments": vars(moments), "generator": state}
         return self
@@ -257,6 +260,12 @@ class BaseAutoencoder(
         weight = _check_sample_weight(sample_weight, data, ensure_non_negative=True)
         if not weight.any():
             raise ValueError("All sample weights are zero; at least one must not be.")
+        extremes = weight[weight > 0].min(), weight.max()
+        if extremes[0] < 1 / LARGEST_WEIGHT or extremes[1] > LARGEST_WEIGHT:
+            raise ValueError(
+                f"Sample weights range from {extremes[0]:g} to {extremes[1]:g}; divide "
+                f"them by their mean."
+            )
         return data, weight
 
     def _check_rows(
@@ -293,9 +302,12 @@ class BaseAutoencoder(
 
     def _check_units(self, columns: Columns, dtype: np.dtype[Any]) -> None:
         """Refuse columns so large or so small that their spread cannot be formed."""
-        limits = np.finfo(dtype)
-        size = np.maximum(np.abs(columns.mean), columns.unit)
-        bad = ~((columns.unit > limits.tiny) & (size < limits.max))
+        limits, double = np.finfo(dtype), np.finfo(np.float64)
+        with np.errstate(over="ignore"):
+            size = np.maximum(columns.high, 0) - np.minimum(columns.low, 0)
+        square = np.where(columns.constant, 1.0, columns.variance)
+        bad = ~((columns.unit > limits.tiny) & (size < limits.max / 2))
+        bad |= ~((square > double.tiny) & (square < double.max))
         if bad.any():
             j = int(np.flatnonzero(bad)[0])
             raise ValueError(
@@ -328,6 +340,8 @@ class BaseAutoencoder(
         if code == "auto":
             code = "identity" if hidden else self.activation
         real = resolve(self.distribution, DISTRIBUTIONS).has_scale
+        if isinstance(self.n_components, (bool, np.bool_)):
+            raise ValueError(f"n_components={self.n_components} must be an integer.")
         return Plan(
             widths=[n_features, *hidden, int(self.n_components)],
             activations=[self.activation] * len(hidden) + [code],
@@ -343,7 +357,11 @@ class BaseAutoencoder(
             hidden = [int(size) for size in sizes]
         except (TypeError, ValueError):
             hidden = [0]
-        if min(hidden, default=1) < 1 or not np.array_equal(hidden, sizes):
+        if (
+            sizes.dtype == bool
+            or min(hidden, default=1) < 1
+            or not np.array_equal(hidden, sizes)
+        ):
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold positive "
                 f"integers, one for each encoder layer between input and code."
@@ -352,10 +370,11 @@ class BaseAutoencoder(
 
     def _prepare(self, X: Any, columns: Columns, rng: Generator, keep: bool) -> Any:
         """Set the starting parameters; return X in their floating-point type."""
-        self._check_units(columns, X.dtype)
+        known = keep and hasattr(self, "_theta")
+        self._check_units(columns, self._theta.dtype if known else X.dtype)
         plan = self._new_plan(X.shape[1])
         self._columns = vars(columns)
-        if keep and hasattr(self, "_theta"):
+        if known:
             if repr(vars(plan)) != repr(self._plan):
                 raise ValueError(
                     f"The parameters ask for the network {vars(plan)}, but the one to "
@@ -364,8 +383,8 @@ class BaseAutoencoder(
             self._theta = np.array(self._theta)
             self.loss_curve_ = list(self.loss_curve_)
             return X.astype(self._theta.dtype, copy=False)
-        bottleneck = self._parts()["bottleneck"]
-        self._theta = Model.start(plan, bottleneck, columns, X.dtype, rng).theta
+        model = Model.start(plan, self._bottleneck(), columns, X.dtype, rng)
+        self._theta = model.theta
         self._plan = vars(plan)
         self.noise_variance_ = self.validation_scores_ = None
         self.loss_curve_, self.n_iter_, self.t_ = [], 0, 0
@@ -375,7 +394,7 @@ class BaseAutoencoder(
         """Return the fitted numbers as something to work with."""
         return Model(
             plan=Plan(**self._plan),
-            bottleneck=self._parts()["bottleneck"],
+            bottleneck=self._bottleneck(),
             theta=self._theta,
             columns=Columns(**self._columns),
             noise_variance=self.noise_variance_,
@@ -388,20 +407,40 @@ class BaseAutoencoder(
         model = self._model()
         decoupled = self.solver != "lbfgs" and self._optimizer().decoupled
         alpha = 0.0 if decoupled else float(self.alpha)
-        objective, _ = model.plan.objective(**self._parts(), alpha=alpha)
+        corruption, level = self._corruption()
+        objective, _ = model.plan.objective(
+            model.bottleneck, corruption, level, alpha=alpha
+        )
         rows = model.rows(X, index, weight)
         bounds = np.array([model.columns.low, model.columns.high], dtype=X.dtype)
         rows.standardize(bounds)
-        auto = self.batch_size == "auto"
         return Trainer(
             objective,
             self._theta,
             rows,
             (bounds[0], bounds[1]),
-            batch_size=default_batch_size(len(rows)) if auto else int(self.batch_size),
+            batch_size=self._rows_per_step(X.shape[0]),
             shuffle=bool(self.shuffle),
             rng=rng,
         )
+
+    def _rows_per_step(self, n_rows: int) -> int:
+        """Return the batch size; "auto" makes about 32 steps an epoch."""
+        if self.solver == "lbfgs":  # a step sees all rows, in parts of any size
+            return 1024
+        if self.batch_size == "auto":
+            return max(32, min(256, n_rows // 32))
+        return int(self.batch_size)
+
+    def _arrange(self, X: Any, weight: Array | None) -> tuple[Array, Array | None]:
+        """Return the rows to use and their weights.
+
+        Where a step sees all rows, equal rows are merged: then weights, repetitions and
+        the order of rows make no difference to the last bit.
+        """
+        n_rows = X.shape[0] if weight is None else int(np.count_nonzero(weight))
+        merge = self.solver == "lbfgs" or self._rows_per_step(n_rows) >= n_rows
+        return arrange(X, weight, merge=merge, keep_order=not self.shuffle)
 
     def _optimizer(self) -> Optimizer:
         optimizer: Optimizer = resolve(
@@ -412,80 +451,90 @@ class BaseAutoencoder(
     # --- training -----------------------------------------------------------------
 
     def _monitor(self, held_out: Rows | None) -> Monitor:
-        validate = None
+        validate, patience = None, self.n_iter_no_change
         if held_out is not None:
             validate = partial(self._model().mean_loss, held_out)
+        elif self.learning_rate == "cosine" and self.solver != "lbfgs":
+            patience = np.inf  # its last epochs, the slow ones, are the point of it
         return Monitor(
             self._theta,
-            Stopping(self.tol, self.n_iter_no_change),
+            Stopping(self.tol, patience),
             validate=validate,
             report=print if self.verbose else None,
         )
 
     def _train(self, trainer: Trainer, monitor: Monitor) -> None:
         """Run the solver; warn if it did not come to an end by itself."""
+        run = self._run_lbfgs if self.solver == "lbfgs" else self._run_epochs
         with self._explained(monitor.losses):
-            if self.solver == "lbfgs":
-                converged = self._run_lbfgs(trainer, monitor)
-            else:
-                optimizer = self._optimizer()
-                moments = optimizer.init(self._theta, trainer.objective.weights.size)
-                converged = descend(
-                    trainer,
-                    optimizer,
-                    moments,
-                    rate=self._rate,
-                    max_iter=self.max_iter,
-                    n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
-                    monitor=monitor,
-                )
-            monitor.finish()
-            self._check_loss(trainer.rows, monitor)
-        if not converged:
-            self._warn_of_convergence()
+            trouble = run(trainer, monitor)
+        monitor.finish()
+        if trouble:
+            warnings.warn(trouble, ConvergenceWarning, stacklevel=4)
 
-    def _warn_of_convergence(self) -> None:
-        """Warn that training was cut short, unless so many epochs were asked for."""
-        if self.solver == "lbfgs":
-            limits, advice = f"{self.max_iter=} or {self.max_fun=}", "either"
-        elif self.learning_rate == "cosine" or self.n_iter_no_change == np.inf:
-            return
-        else:
-            limits, advice = f"{self.max_iter=}", "max_iter or learning_rate_init"
-        limits = limits.replace("self.", "")
-        warnings.warn(
-            f"Training stopped at {limits} while the loss still fell by more than "
-            f"tol={self.tol} nats per row within n_iter_no_change="
-            f"{self.n_iter_no_change} epochs. Increase {advice}.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
+    def _assess(
+        self, trainer: Trainer, rows: Rows, losses: list[float]
+    ) -> Array | None:
+        """Return the noise variance; refuse parameters that are worse than none."""
+        model = self._model()
+        loss, noise = model.assess(rows)
+        with np.errstate(all="ignore"):
+            loss += trainer.decay()
+        poor = LOST * rows.X.shape[1]
+        with self._explained(losses):
+            finite = noise is None or np.isfinite(noise).all()
+            if not (np.isfinite(loss) and finite):
+                raise DivergenceError(f"the loss is {loss}", finished=True)
+            if loss > max(poor, 2 * (trainer.first_loss or 0.0)):
+                of_means = model.loss_of_means(rows)
+                if loss > of_means + poor:
+                    raise DivergenceError(
+                        f"the loss is {loss:g} nats per row, where the mean of the "
+                        f"data costs {of_means:g}",
+                        finished=True,
+                    )
+        return noise
 
-    def _check_loss(self, rows: Rows, monitor: Monitor) -> None:
-        """Refuse a fit that explains the rows far worse than their means do."""
-        loss, modest = monitor.stopping.best, GROWTH * rows.X.shape[1]
-        if not monitor.validate:
-            loss = monitor.losses[-1]
-        if loss > modest:
-            of_means = self._model().mean_loss(rows, of_means=True)
-            if loss > modest + GROWTH * of_means:
-                raise DivergenceError(
-                    f"the loss is {loss:g} nats per row, and reconstructing every row "
-                    f"as the mean of the data costs {of_means:g}"
-                )
-
-    def _run_lbfgs(self, trainer: Trainer, monitor: Monitor) -> bool:
+    def _run_lbfgs(self, trainer: Trainer, monitor: Monitor) -> str | None:
+        """Return why L-BFGS stopped short of a minimum, if it did."""
         if trainer.objective.is_random:
             raise ValueError(
                 "solver='lbfgs' needs an objective without randomness: set "
                 "corruption_level=0, or choose another solver."
             )
-        return lbfgs(
+        reason = lbfgs(
             trainer,
             max_iter=self.max_iter,
             max_fun=self.max_fun,
             tol=self.tol,
             monitor=monitor,
+        )
+        if reason is None:
+            return None
+        return (
+            f"L-BFGS stopped with the message {reason!r} after {len(monitor.losses)} "
+            f"iterations, before it reached a minimum (max_iter={self.max_iter}, "
+            f"max_fun={self.max_fun}). Increase these, or scale the data."
+        )
+
+    def _run_epochs(self, trainer: Trainer, monitor: Monitor) -> str | None:
+        """Return why training stopped before the loss had settled, if it did."""
+        optimizer = self._optimizer()
+        settled = descend(
+            trainer,
+            optimizer,
+            optimizer.init(self._theta, trainer.objective.weights.size),
+            rate=self._rate,
+            max_iter=self.max_iter,
+            n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
+            monitor=monitor,
+        )
+        if settled or monitor.stopping.patience == np.inf:
+            return None
+        return (
+            f"Training stopped at max_iter={self.max_iter} epochs, before the loss had "
+            f"settled (tol={self.tol}, n_iter_no_change={self.n_iter_no_change}). "
+            f"Increase max_iter or learning_rate_init={self.learning_rate_init}."
         )
 
     def _rate(self, epoch: int, drops: int) -> float:
@@ -495,15 +544,19 @@ class BaseAutoencoder(
 
     @contextmanager
     def _explained(self, losses: list[float]) -> Iterator[None]:
-        """Say at which epoch training diverged, and what to change."""
+        """Say in which epoch training diverged, and what to change."""
         try:
             yield
         except DivergenceError as error:
-            advice = "" if self.standardize else ", set standardize=True"
+            epoch = len(losses) + (not error.finished)
+            advice = [] if self.standardize else ["set standardize=True"]
+            if self.solver != "lbfgs":
+                rate = self.learning_rate_init
+                advice.insert(0, f"reduce learning_rate_init={rate}")
+            advice.append("look for extreme values in X")
             raise ValueError(
-                f"Training diverged at epoch {len(losses) + 1}: {error}. Reduce "
-                f"learning_rate_init={self.learning_rate_init}{advice}, or look for "
-                f"extreme values in X."
+                f"Training diverged in epoch {epoch}: {error}. To mend this, "
+                f"{' or '.join(advice)}."
             ) from None
 
     def _record(self, monitor: Monitor, n_rows: int) -> None:
@@ -536,9 +589,8 @@ class BaseAutoencoder(
         self.n_iter_ += n_iter
         return moments
 
-    def _update_noise(self, rows: Rows, share: float) -> None:
+    def _update_noise(self, newest: Array | None, share: float) -> None:
         """Move the estimate towards that of the newest rows by `share`."""
-        newest = self._model().estimate_noise(rows)
         if newest is not None and self.noise_variance_ is not None:
             newest = (1.0 - share) * self.noise_variance_ + share * newest
         self.noise_variance_ = newest
@@ -645,7 +697,8 @@ class BaseAutoencoder(
         weight = _check_sample_weight(
             sample_weight, log_likelihood[:, None], ensure_non_negative=True
         )
-        return float(np.average(log_likelihood, weights=weight))
+        seen = weight > 0
+        return float(np.average(log_likelihood[seen], weights=weight[seen]))
 
     # --- what scikit-learn and the curious ask for --------------------------------
 

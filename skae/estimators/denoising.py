@@ -8,7 +8,7 @@ from numpy.random import RandomState
 from numpy.typing import ArrayLike
 
 from skae._validation import StrOptions
-from skae.bottlenecks import Deterministic
+from skae.bottlenecks import Bottleneck, Deterministic
 from skae.component import resolve
 from skae.corruptions import CORRUPTIONS, Corruption
 from skae.distributions import Distribution
@@ -309,7 +309,10 @@ class DenoisingAutoencoder(BaseAutoencoder):
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
 
-    def _parts(self) -> dict[str, Any]:
+    def _bottleneck(self) -> Bottleneck:
+        return Deterministic()
+
+    def _corruption(self) -> tuple[Corruption, float]:
         corruption = resolve(self.corruption, CORRUPTIONS)
         level = float(self.corruption_level)
         if level not in corruption.levels:
@@ -317,8 +320,4 @@ class DenoisingAutoencoder(BaseAutoencoder):
                 f"corruption_level={self.corruption_level} is outside "
                 f"{corruption.levels}, the levels of corruption={self.corruption!r}."
             )
-        return {
-            "bottleneck": Deterministic(),
-            "corruption": corruption,
-            "corruption_level": level if corruption.is_random else 0.0,
-        }
+        return corruption, level if corruption.is_random else 0.0
