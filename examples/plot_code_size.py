@@ -99,8 +99,8 @@ plt.show()
 
 # %%
 # With few components the autoencoder keeps far more than PCA does. With many components
-# PCA catches up: with 64 it would copy its input exactly, and a nonlinear map has
-# nothing to add.
+# PCA catches up and overtakes it: with 64 it would copy its input exactly, and a map
+# that was trained to repair damage pays for what it does not copy.
 #
 # The log-likelihood rises with the size of the code, on held-out rows too, because a
 # larger code says more about its row. It is therefore a measure for choosing everything

@@ -31,7 +31,7 @@ NOISE = 0.3
 SMALL = {
     "sizes": [2, 4, 8, 16],
     "levels": [0.0, 0.1, 0.3],
-    "autoencoder": {"hidden_layer_sizes": (64,), "max_iter": 100},
+    "autoencoder": {"hidden_layer_sizes": (128,), "max_iter": 150},
 }
 LARGE = {
     "sizes": [8, 32],
@@ -53,7 +53,7 @@ def search(X, settings):
     """Try every code size and corruption level; the score is the log-likelihood."""
     autoencoder = DenoisingAutoencoder(
         distribution="bernoulli",
-        n_iter_no_change=np.inf,
+        activation="relu",
         learning_rate="cosine",
         random_state=0,
         **settings["autoencoder"],
@@ -126,8 +126,9 @@ def draw(model, X):
     shape = (side, side) if side * side == X.shape[1] else (1, X.shape[1])
     noisy = X[:10].copy()
     Masking().corrupt(noisy, NOISE, (X, X), np.random.default_rng(0))
-    figure = plt.figure(figsize=(9, 5.5), layout="constrained")
+    figure = plt.figure(figsize=(9, 5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
+    above.get_layout_engine().set(hspace=0, h_pad=0.01)
     ReconstructionDisplay.from_estimator(
         model,
         X[:10],
@@ -140,7 +141,9 @@ def draw(model, X):
     weights = model.coefs_[0].T
     strongest = np.argsort(-np.linalg.norm(weights, axis=1))
     for k, ax in zip(strongest, below.subplots(2, 10).ravel(), strict=False):
-        ax.imshow(weights[k].reshape(shape), cmap="RdBu")
+        limit = np.abs(weights[k]).max()
+        image = weights[k].reshape(shape)
+        ax.imshow(image, "RdBu_r", vmin=-limit, vmax=limit, interpolation="bilinear")
         ax.set_axis_off()
     figure.savefig(PICTURE, dpi=120)
     print(f"Saved {PICTURE}: noisy rows, their reconstructions, and learnt filters.")

@@ -164,8 +164,8 @@ def selu_apply(a: Array, scratch: Array) -> None:
     np.minimum(a, 0, out=scratch)
     np.expm1(scratch, out=scratch)
     scratch *= SELU_SCALE * SELU_ALPHA
-    # The largest numbers are cut, since s > 1 would make them infinite.
-    np.clip(a, 0, np.finfo(a.dtype).max / SELU_SCALE, out=a)
+    # The largest numbers are cut, since s = 1.05 would make them infinite.
+    np.clip(a, 0, np.finfo(a.dtype).max / 1.1, out=a)
     a *= SELU_SCALE
     a += scratch
 

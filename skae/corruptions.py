@@ -117,7 +117,7 @@ class SaltAndPepper(Corruption):
 class SwapNoise(Corruption):
     """Replace each entry by the same column of another row with probability `level`.
 
-    The other row is drawn from the rest of the batch, so that every column keeps its
+    The other row is drawn evenly from the rest of the batch, so that a column keeps its
     own distribution; a batch of a single row is left alone.
     """
 

@@ -30,3 +30,16 @@ def test_sample_weight_is_checked():
     np.testing.assert_array_equal(weight, [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="egative"):
         _validation._check_sample_weight([1, -2, 3], X, ensure_non_negative=True)
+
+
+def test_blas_threads_are_limited_for_a_while():
+    def threads():
+        return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+
+    before = _validation._get_threadpool_controller().info()
+    with _validation.limit_blas_threads(1):
+        pools = _validation._get_threadpool_controller().info()
+        assert threads() == {1}
+    with _validation.limit_blas_threads(None):
+        assert _validation._get_threadpool_controller().info() == before
+    assert _validation._get_threadpool_controller().info() == before

@@ -181,7 +181,7 @@ def from_markdown(text: str) -> list[str]:
 
 
 class Report(SphinxDirective):
-    """``.. report:: benchmarks/defaults.md`` shows the file; nothing without it."""
+    """``.. report:: benchmarks/defaults.md`` shows the file, which must be there."""
 
     required_arguments = 1
 
@@ -189,7 +189,7 @@ class Report(SphinxDirective):
         path = Path(self.env.srcdir, self.arguments[0])
         self.env.note_dependency(str(path))
         if not path.exists():
-            return []
+            raise self.error(f"There is no report {self.arguments[0]}.")
         return self.parse_text_to_nodes("\n".join(from_markdown(path.read_text())))
 
 

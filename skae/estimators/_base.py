@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -31,6 +31,7 @@ from skae._validation import (
     StrOptions,
     _check_sample_weight,
     _fit_context,
+    limit_blas_threads,
 )
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck
@@ -47,6 +48,10 @@ __all__ = ["BaseAutoencoder"]
 
 #: A fit has diverged if it costs so many nats per column more than the columns' means.
 LOST = 10.0
+
+#: Products of fewer operations than this run in one thread: threads that wait for each
+#: other cost more than they bring, a hundred times more if the machine is busy.
+SMALL_PRODUCT = 3e7
 
 #: Sample weights beyond this, or below its inverse, would be lost in rounding.
 LARGEST_WEIGHT = 1e100
@@ -180,14 +185,15 @@ class BaseAutoencoder(
             columns = Columns.of(Rows(data, train, weight))
             data = self._prepare(data, columns, rng, keep=self.warm_start)
             trainer = self._trainer(data, train, weight, rng)
+            every_row = self._model().rows(data, index, weight)
             held_out = None
             if valid is not None:
                 held_out = self._model().rows(data, valid, weight)
-            monitor = self._monitor(held_out)
-            self._train(trainer, monitor)
-            self._record(monitor, len(trainer.rows))
-            every_row = self._model().rows(data, index, weight)
-            self.noise_variance_ = self._assess(trainer, every_row, monitor.losses)
+            with self._threads(trainer.batch_size):
+                monitor = self._train(trainer, held_out)
+                self._record(monitor, len(trainer.rows))
+                noise = self._assess(trainer, every_row, monitor.losses)
+            self.noise_variance_ = noise
             self._memory = None
         return self
 
@@ -233,10 +239,10 @@ class BaseAutoencoder(
                 rng.bit_generator.state = memory["generator"]
             data = self._prepare(data, columns, rng, keep=True)
             trainer = self._trainer(data, index, weight, rng)
-            moments = self._continue(trainer, memory)
-            share = min(1.0, 2.0 * newest / columns.weight)
-            newest_noise = self._assess(trainer, trainer.rows, self.loss_curve_)
-            self._update_noise(newest_noise, share)
+            with self._threads(trainer.batch_size):
+                moments = self._continue(trainer, memory)
+                noise = self._assess(trainer, trainer.rows, self.loss_curve_)
+            self._update_noise(noise, min(1.0, 2.0 * newest / columns.weight))
             state = rng.bit_generator.state
             self._memory = {"moments": vars(moments), "generator": state}
         return self
@@ -463,14 +469,21 @@ class BaseAutoencoder(
             report=print if self.verbose else None,
         )
 
-    def _train(self, trainer: Trainer, monitor: Monitor) -> None:
+    def _threads(self, n_rows: int = 128) -> AbstractContextManager[Any]:
+        """Hold products of this many rows to one thread if they are small."""
+        small = self._model().product_cost(n_rows) < SMALL_PRODUCT
+        return limit_blas_threads(1 if small else None)
+
+    def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
         """Run the solver; warn if it did not come to an end by itself."""
+        monitor = self._monitor(held_out)
         run = self._run_lbfgs if self.solver == "lbfgs" else self._run_epochs
         with self._explained(monitor.losses):
             trouble = run(trainer, monitor)
         monitor.finish()
         if trouble:
             warnings.warn(trouble, ConvergenceWarning, stacklevel=4)
+        return monitor
 
     def _assess(
         self, trainer: Trainer, rows: Rows, losses: list[float]
@@ -611,7 +624,8 @@ class BaseAutoencoder(
             The codes, in the floating-point type of X.
         """
         data = self._check_fitted_rows(X)
-        return self._model().encode(data)
+        with self._threads():
+            return self._model().encode(data)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the reconstruction for each code, in the units of the data.
@@ -633,7 +647,8 @@ class BaseAutoencoder(
                 f"X has {z.shape[1]} columns, but inverse_transform expects codes with "
                 f"n_components={self._n_features_out} columns."
             )
-        return self._model().decode(z)
+        with self._threads():
+            return self._model().decode(z)
 
     def score_features(self, X: ArrayLike) -> Array:
         """Return each entry's share of the log-likelihood of its row.
@@ -650,8 +665,9 @@ class BaseAutoencoder(
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape, data.dtype)
-        for place, log_likelihood in self._model().log_likelihood(data):
-            out[place] = log_likelihood
+        with self._threads():
+            for place, log_likelihood in self._model().log_likelihood(data):
+                out[place] = log_likelihood
         return out
 
     def score_samples(self, X: ArrayLike) -> Array:
@@ -670,8 +686,9 @@ class BaseAutoencoder(
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0], data.dtype)
-        for place, log_likelihood in self._model().log_likelihood(data):
-            out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
+        with self._threads():
+            for place, log_likelihood in self._model().log_likelihood(data):
+                out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
         return out
 
     def score(

@@ -104,7 +104,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         - 'invscaling' divides it by ``epoch ** power_t``;
         - 'adaptive' divides it by 5 each time the loss has not fallen by `tol` for
           `n_iter_no_change` epochs, up to five times;
-        - 'cosine' lets it fall to zero over `max_iter` epochs.
+        - 'cosine' lets it fall to zero over `max_iter` epochs, and then stops; only
+          early stopping may end it before.
 
     learning_rate_init : float, default=0.005
         Initial learning rate. Ignored by 'lbfgs'; 'adadelta' wants a rate of about 1.
@@ -124,7 +125,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
         from the operating system and leaves NumPy's global state alone.
 
     tol : float, default=1e-4
-        The least progress that counts, in nats per row.
+        The least progress that counts, in nats per row. 'lbfgs' also stops when no
+        entry of the gradient is larger.
 
     verbose : bool, default=False
         Whether to print the loss of each epoch.
@@ -172,8 +174,9 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Biases of each layer, the encoder's first.
 
     noise_variance_ : ndarray of shape (n_features,) or None
-        Variance of each column around its reconstruction, in squared units of X. None
-        for distributions without such a parameter.
+        Variance of each column around its reconstruction, in squared units of X (for
+        other distributions than the Gaussian, the square of their scale). None for
+        distributions without a scale.
 
     loss_ : float
         Training loss of the last epoch, in nats per row.
@@ -195,7 +198,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Epochs of the last fit.
 
     t_ : int
-        Rows seen in training, an equal row counted once per epoch.
+        Rows seen in training, over all epochs.
 
     n_features_in_ : int
         Number of columns seen in fit.
@@ -211,9 +214,9 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     Notes
     -----
-    Equal rows are merged before training and their weights added. A row of weight two
-    therefore is a row given twice, to the last bit, whatever the batch size; unless
-    ``shuffle=False``, the order in which rows are given does not matter either.
+    Unless ``shuffle=False``, rows are first put in an order that depends on their
+    content alone: shuffling X changes nothing. Where a step sees all rows, a row of
+    weight two and a row given twice are the same to the last bit.
 
     The log-likelihood is that of a row given its own code. It grows with
     `n_components`: compare models on held-out rows and, against other methods, at
