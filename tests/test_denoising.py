@@ -236,10 +236,12 @@ def test_weights_are_repetitions_to_the_last_bit(X, corruption, early_stopping):
     assert score == pytest.approx(repeated.score(np.repeat(X, weight, axis=0)))
 
 
-def test_a_row_of_weight_zero_is_absent(X):
+@pytest.mark.parametrize("batch_size", ["auto", 16, 1000])
+def test_a_row_of_weight_zero_is_absent(batch_size):
+    X = np.random.default_rng(0).standard_normal((3000, 3))
     weight = (np.arange(len(X)) % 3 > 0).astype(float)
     spoilt = np.where(weight[:, None] > 0, X, 1e30)
-    params = {"batch_size": 16, "early_stopping": True}
+    params = {"batch_size": batch_size, "early_stopping": True, "max_iter": 2}
     weighted = make(**params).fit(spoilt, sample_weight=weight)
     absent = make(**params).fit(X[weight > 0])
     np.testing.assert_array_equal(weighted.coefs_[0], absent.coefs_[0])

@@ -92,7 +92,7 @@ class BaseAutoencoder(
     BaseEstimator,
     metaclass=ABCMeta,
 ):
-    """Common ground of the autoencoders; a subclass names its parts in `_parts`.
+    """Common ground of the autoencoders; a subclass names the parts that it differs in.
 
     Fitted models hold arrays, numbers, strings and containers of them. All parameters
     stand in one vector, `_theta`, so that tied weights stay tied when pickled.
@@ -345,9 +345,9 @@ class BaseAutoencoder(
         code = self.code_activation
         if code == "auto":
             code = "identity" if hidden else self.activation
-        real = resolve(self.distribution, DISTRIBUTIONS).has_scale
         if isinstance(self.n_components, (bool, np.bool_)):
             raise ValueError(f"n_components={self.n_components} must be an integer.")
+        real = resolve(self.distribution, DISTRIBUTIONS).has_scale
         return Plan(
             widths=[n_features, *hidden, int(self.n_components)],
             activations=[self.activation] * len(hidden) + [code],
@@ -425,7 +425,7 @@ class BaseAutoencoder(
             self._theta,
             rows,
             (bounds[0], bounds[1]),
-            batch_size=self._rows_per_step(X.shape[0]),
+            batch_size=self._rows_per_step(len(rows)),
             shuffle=bool(self.shuffle),
             rng=rng,
         )
