@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn.base import _fit_context
@@ -16,17 +18,29 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_fit_context",
-    "limit_blas_threads",
+    "one_blas_thread",
     "validate_parameters",
 ]
 
 
-def limit_blas_threads(limit: int | None) -> AbstractContextManager[Any]:
-    """Let matrix products use at most so many threads; None changes nothing."""
-    controller = _get_threadpool_controller()
-    limited: AbstractContextManager[Any]
-    limited = controller.limit(limits=limit, user_api="blas")
-    return limited
+_limiting = threading.Lock()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold matrix products to one thread.
+
+    The limit belongs to the whole process. Where calls of several threads overlap, the
+    first one sets and restores it, and the others leave it alone.
+    """
+    if not _limiting.acquire(blocking=False):
+        yield
+        return
+    try:
+        with _get_threadpool_controller().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _limiting.release()
 
 
 def validate_parameters(component: Any) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,10 +157,6 @@ class Model:
         """What the network's columns are measured in, in units of X."""
         unit = self.columns.unit
         return unit if self.plan.standardize else np.ones_like(unit)
-
-    def product_cost(self, n_rows: int = BLOCK) -> int:
-        """Return the floating-point operations of the largest product of a step."""
-        return max(2 * n_rows * a * b for a, b in pairwise(self.plan.widths))
 
     def open(self, dtype: np.dtype[Any]) -> tuple[Objective, Parameters, Batch]:
         """Return structure, parameters and memory to compute in `dtype`.

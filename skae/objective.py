@@ -4,8 +4,8 @@
 
 Four conventions hold everywhere.
 
-1. Everything is nats per row: sums over features, weighted means over rows. The row
-   weights of a batch sum to one, and that is the only normalisation.
+1. Everything is nats per row: sums over features, weighted means over rows. Weights
+   are divided by what as many rows weigh on average; there is no other normalisation.
 2. The decoder's output `eta` is unconstrained; the distribution gives it its meaning.
 3. Gradients add; deltas are overwritten.
 4. Randomness comes first: once a batch is drawn, the objective is a deterministic
@@ -47,7 +47,7 @@ class Batch:
     x_in : ndarray of shape (n_rows, n_features)
         What the encoder sees: the corrupted rows, or `x` itself.
     weight : ndarray of shape (n_rows,)
-        Row weights; over the whole batch they sum to one.
+        Row weights; over a batch they sum to one, on average.
     noise : ndarray of shape (n_rows, ...)
         The bottleneck's draws.
     code, d_code : ndarray of shape (n_rows, n_samples, n_components)

@@ -92,8 +92,6 @@ class Trainer:
         )
         if not math.isfinite(value):
             raise DivergenceError(f"the loss is {value}")
-        if self.first_loss is None:
-            self.first_loss = value
         return value
 
     def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> float:
@@ -126,7 +124,7 @@ class Trainer:
     ) -> float:
         """Move the parameters once, by the gradient of these rows; return the loss."""
         self.grad.fill(0.0)
-        loss = self.evaluate(index, total) + self.decay()
+        loss = self.begin(self.evaluate(index, total) + self.decay())
         optimizer.step(self.theta, self.grad, moments, rate)
         return loss
 
@@ -147,6 +145,11 @@ class Trainer:
         with np.errstate(all="ignore"):
             for start in range(0, len(order), self.batch_size):
                 loss += self.evaluate(order[start : start + self.batch_size], total)
+        return self.begin(loss)
+
+    def begin(self, loss: float) -> float:
+        """Remember the loss of the very first step; return the loss as it is."""
+        self.first_loss = loss if self.first_loss is None else self.first_loss
         return loss
 
 

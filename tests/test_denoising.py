@@ -767,6 +767,7 @@ def test_partial_fit_is_absent_where_it_makes_no_sense(params):
         ({"n_components": 0}, "'n_components'"),
         ({"n_components": 2.5}, "'n_components'"),
         ({"n_components": True}, "n_components=True must be an integer"),
+        ({"hidden_layer_sizes": (True, 5)}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": (True,)}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes=.* positive integers"),
         ({"hidden_layer_sizes": ((3, 2),)}, "hidden_layer_sizes=.* positive integers"),
@@ -835,8 +836,11 @@ def test_wrong_number_of_columns(X):
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, 1e200, 1e-200])
 def test_bad_weights(X, weight):
+    given = np.full(len(X), weight)
     with pytest.raises(ValueError, match="weight"):
-        make().fit(X, sample_weight=np.full(len(X), weight))
+        make().fit(X, sample_weight=given)
+    with pytest.raises(ValueError, match="weight"):
+        make().fit(X).score(X, sample_weight=given)
 
 
 def test_extreme_columns_are_named():
@@ -860,6 +864,40 @@ def test_divergence_is_one_clear_error(X, solver, max_iter, distribution, dtype)
         autoencoder.transform(data)
     with pytest.raises(ValueError, match=r"Training diverged in epoch 1: "):
         autoencoder.partial_fit(data)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"alpha": 1.0, "hidden_layer_sizes": (100,), "activation": "logistic"},
+        {"alpha": 100.0, "learning_rate_init": 1e-4},
+        {"learning_rate_init": 1e-300},
+        {"tied_weights": True, "activation": "logistic", "n_components": 300},
+        {"batch_size": 1},
+    ],
+    ids=str,
+)
+def test_a_slow_start_is_no_divergence(X, params):
+    make(**{"max_iter": 1} | params).fit(X).partial_fit(X)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_heavy_tails_are_no_divergence(seed):
+    rng = np.random.default_rng(seed)
+    skewed = rng.negative_binomial(0.05, 0.0005, size=(600, 6)).astype(float)
+    for X in (skewed, np.exp(3 * rng.standard_normal((600, 8)))):
+        autoencoder = make(standardize=False, max_iter=1).fit(X)
+        for start in range(0, 600, 50):
+            autoencoder.partial_fit(X[start : start + 50])
+
+
+def test_repeated_rows_are_corrupted_each_for_itself():
+    X = np.zeros((1000, 3))
+    X[-10:] = 1.0
+    params = {"corruption": "swap", "corruption_level": 0.3, "batch_size": 1000}
+    params |= {"distribution": "bernoulli", "learning_rate_init": 0.02}
+    autoencoder = make(1, max_iter=1000, **params).fit(X)
+    assert autoencoder.score(X) > -0.05
 
 
 def test_divergence_names_the_epoch(X):

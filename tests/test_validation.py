@@ -1,5 +1,7 @@
 """scikit-learn's private helpers still do what this package relies on."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 
 import numpy as np
@@ -32,14 +34,28 @@ def test_sample_weight_is_checked():
         _validation._check_sample_weight([1, -2, 3], X, ensure_non_negative=True)
 
 
-def test_blas_threads_are_limited_for_a_while():
-    def threads():
-        return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+def blas_threads():
+    pools = _validation._get_threadpool_controller().info()
+    return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
 
-    before = _validation._get_threadpool_controller().info()
-    with _validation.limit_blas_threads(1):
-        pools = _validation._get_threadpool_controller().info()
-        assert threads() == {1}
-    with _validation.limit_blas_threads(None):
-        assert _validation._get_threadpool_controller().info() == before
-    assert _validation._get_threadpool_controller().info() == before
+
+def test_blas_threads_are_limited_for_a_while():
+    before = blas_threads()
+    with _validation.one_blas_thread():
+        assert set(blas_threads()) == {1}
+        with _validation.one_blas_thread():
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
+
+
+def test_threads_that_overlap_leave_no_limit_behind():
+    before = blas_threads()
+
+    def enter_and_leave(_):
+        with _validation.one_blas_thread():
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(enter_and_leave, range(200)))
+    assert blas_threads() == before

@@ -33,12 +33,10 @@ import contextlib
 import math
 import sys
 import time
-import warnings
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from skae import DenoisingAutoencoder
@@ -88,6 +86,7 @@ def autoencoder(level, epochs, **options):
         "nesterovs_momentum": False,
         "alpha": 0.0,
         "batch_size": BATCH,
+        "learning_rate": "constant",
         "learning_rate_init": RATE,
         "max_iter": epochs,
         "shuffle": False,
@@ -96,13 +95,6 @@ def autoencoder(level, epochs, **options):
         "random_state": 0,
     }
     return DenoisingAutoencoder(N_HIDDEN, **recipe | options)
-
-
-def fit(model, X):
-    """Fit for all epochs; that the loss still falls at the end is no surprise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X)
 
 
 # --- the replay ---------------------------------------------------------------------
@@ -172,8 +164,8 @@ def exact(X, epochs):
     """Return the largest differences of cost and of weights, from the same start."""
     X = X[:N_EXACT].astype(np.float64)
     # Steps of no length leave the weights where the same seed puts them.
-    still = fit(autoencoder(0.0, 1, learning_rate_init=1e-300), X)
-    model = fit(autoencoder(0.0, epochs), X)
+    still = autoencoder(0.0, 1, learning_rate_init=1e-300).fit(X)
+    model = autoencoder(0.0, epochs).fit(X)
     start = (still.coefs_[0], *still.intercepts_)
     if not np.allclose(start[2], logit_of_mean(X), rtol=1e-12, atol=0):
         sys.exit("The output's bias does not start at the logit of the mean.")
@@ -227,7 +219,7 @@ def compare(X, level, epochs):
         replays.append(Replay(tensor, level, start, generator))
     turns = Turns(replays[0])
     with contextlib.redirect_stdout(turns):
-        model = fit(autoencoder(level, epochs, verbose=True), X)
+        model = autoencoder(level, epochs, verbose=True).fit(X)
     for replay in replays[1:]:
         for _ in range(epochs):
             replay.epoch()

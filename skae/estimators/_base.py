@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -31,7 +31,7 @@ from skae._validation import (
     StrOptions,
     _check_sample_weight,
     _fit_context,
-    limit_blas_threads,
+    one_blas_thread,
 )
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck
@@ -46,12 +46,18 @@ from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, 
 
 __all__ = ["BaseAutoencoder"]
 
-#: A fit has diverged if it costs so many nats per column more than the columns' means.
-LOST = 10.0
+#: A fit has diverged if it costs so many nats per column, and twice what it costs to
+#: predict the columns' means.
+LOST = 2.0
 
-#: Products of fewer operations than this run in one thread: threads that wait for each
-#: other cost more than they bring, a hundred times more if the machine is busy.
-SMALL_PRODUCT = 3e7
+#: Up to so many rows, equal rows share their corruption, so that a row of weight two
+#: and a row given twice are the same; beyond, each row has its own.
+MOST_SHARED = 256
+
+#: Networks and batches no wider than this are trained in one thread: threads that wait
+#: for each other cost more than they bring, a hundred times more on a busy machine.
+#: Such products are the same, to the last bit, in any number of threads.
+SMALL = 256
 
 #: Sample weights beyond this, or below its inverse, would be lost in rounding.
 LARGEST_WEIGHT = 1e100
@@ -189,7 +195,7 @@ class BaseAutoencoder(
             held_out = None
             if valid is not None:
                 held_out = self._model().rows(data, valid, weight)
-            with self._threads(trainer.batch_size):
+            with self._threads(trainer):
                 monitor = self._train(trainer, held_out)
                 self._record(monitor, len(trainer.rows))
                 noise = self._assess(trainer, every_row, monitor.losses)
@@ -239,7 +245,7 @@ class BaseAutoencoder(
                 rng.bit_generator.state = memory["generator"]
             data = self._prepare(data, columns, rng, keep=True)
             trainer = self._trainer(data, index, weight, rng)
-            with self._threads(trainer.batch_size):
+            with self._threads(trainer):
                 moments = self._continue(trainer, memory)
                 noise = self._assess(trainer, trainer.rows, self.loss_curve_)
             self._update_noise(noise, min(1.0, 2.0 * newest / columns.weight))
@@ -263,7 +269,11 @@ class BaseAutoencoder(
         data = self._check_rows(X, self.distribution, reset=reset)
         if sample_weight is None:
             return data, None
-        weight = _check_sample_weight(sample_weight, data, ensure_non_negative=True)
+        return data, self._check_weight(data, sample_weight)
+
+    def _check_weight(self, X: Any, sample_weight: Any) -> Array:
+        """Validate weights; None stands for ones."""
+        weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         if not weight.any():
             raise ValueError("All sample weights are zero; at least one must not be.")
         extremes = weight[weight > 0].min(), weight.max()
@@ -272,7 +282,7 @@ class BaseAutoencoder(
                 f"Sample weights range from {extremes[0]:g} to {extremes[1]:g}; divide "
                 f"them by their mean."
             )
-        return data, weight
+        return np.asarray(weight)
 
     def _check_rows(
         self, X: Any, distribution: str | Distribution, reset: bool = False
@@ -331,7 +341,7 @@ class BaseAutoencoder(
             raise ValueError(
                 f"early_stopping=True with validation_fraction="
                 f"{self.validation_fraction} leaves no row to train on: "
-                f"n_samples={len(index)} (equal rows count once)."
+                f"n_samples={len(index)}."
             )
         held_out = np.zeros(len(index), dtype=bool)
         held_out[rng.permutation(len(index))[:n_valid]] = True
@@ -358,21 +368,14 @@ class BaseAutoencoder(
 
     def _check_sizes(self) -> list[int]:
         """Return the widths of the hidden layers."""
-        try:
-            sizes = np.atleast_1d(self.hidden_layer_sizes)
-            hidden = [int(size) for size in sizes]
-        except (TypeError, ValueError):
-            hidden = [0]
-        if (
-            sizes.dtype == bool
-            or min(hidden, default=1) < 1
-            or not np.array_equal(hidden, sizes)
-        ):
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
+        whole = [isinstance(n, Integral) and not isinstance(n, bool) for n in sizes]
+        if sizes.ndim > 1 or not all(whole) or min(sizes, default=1) < 1:
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold positive "
                 f"integers, one for each encoder layer between input and code."
             )
-        return hidden
+        return [int(size) for size in sizes]
 
     def _prepare(self, X: Any, columns: Columns, rng: Generator, keep: bool) -> Any:
         """Set the starting parameters; return X in their floating-point type."""
@@ -441,11 +444,14 @@ class BaseAutoencoder(
     def _arrange(self, X: Any, weight: Array | None) -> tuple[Array, Array | None]:
         """Return the rows to use and their weights.
 
-        Where a step sees all rows, equal rows are merged: then weights, repetitions and
-        the order of rows make no difference to the last bit.
+        Where all rows make one batch, equal rows are merged: then weights, repetitions
+        and the order of rows make no difference to the last bit.
         """
         n_rows = X.shape[0] if weight is None else int(np.count_nonzero(weight))
-        merge = self.solver == "lbfgs" or self._rows_per_step(n_rows) >= n_rows
+        certain = self._corruption()[1] == 0 and not self._bottleneck().is_random
+        merge = self.solver == "lbfgs" or (
+            self._rows_per_step(n_rows) >= n_rows and (certain or n_rows <= MOST_SHARED)
+        )
         return arrange(X, weight, merge=merge, keep_order=not self.shuffle)
 
     def _optimizer(self) -> Optimizer:
@@ -469,10 +475,10 @@ class BaseAutoencoder(
             report=print if self.verbose else None,
         )
 
-    def _threads(self, n_rows: int = 128) -> AbstractContextManager[Any]:
-        """Hold products of this many rows to one thread if they are small."""
-        small = self._model().product_cost(n_rows) < SMALL_PRODUCT
-        return limit_blas_threads(1 if small else None)
+    def _threads(self, trainer: Trainer) -> AbstractContextManager[None]:
+        """Hold products to one thread if all of them are small."""
+        small = max(trainer.batch_size, *self._plan["widths"]) <= SMALL
+        return one_blas_thread() if small else nullcontext()
 
     def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
         """Run the solver; warn if it did not come to an end by itself."""
@@ -500,7 +506,7 @@ class BaseAutoencoder(
                 raise DivergenceError(f"the loss is {loss}", finished=True)
             if loss > max(poor, 2 * (trainer.first_loss or 0.0)):
                 of_means = model.loss_of_means(rows)
-                if loss > of_means + poor:
+                if loss > 2 * of_means + poor:
                     raise DivergenceError(
                         f"the loss is {loss:g} nats per row, where the mean of the "
                         f"data costs {of_means:g}",
@@ -624,8 +630,7 @@ class BaseAutoencoder(
             The codes, in the floating-point type of X.
         """
         data = self._check_fitted_rows(X)
-        with self._threads():
-            return self._model().encode(data)
+        return self._model().encode(data)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the reconstruction for each code, in the units of the data.
@@ -647,8 +652,7 @@ class BaseAutoencoder(
                 f"X has {z.shape[1]} columns, but inverse_transform expects codes with "
                 f"n_components={self._n_features_out} columns."
             )
-        with self._threads():
-            return self._model().decode(z)
+        return self._model().decode(z)
 
     def score_features(self, X: ArrayLike) -> Array:
         """Return each entry's share of the log-likelihood of its row.
@@ -665,9 +669,8 @@ class BaseAutoencoder(
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape, data.dtype)
-        with self._threads():
-            for place, log_likelihood in self._model().log_likelihood(data):
-                out[place] = log_likelihood
+        for place, log_likelihood in self._model().log_likelihood(data):
+            out[place] = log_likelihood
         return out
 
     def score_samples(self, X: ArrayLike) -> Array:
@@ -686,9 +689,8 @@ class BaseAutoencoder(
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0], data.dtype)
-        with self._threads():
-            for place, log_likelihood in self._model().log_likelihood(data):
-                out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
+        for place, log_likelihood in self._model().log_likelihood(data):
+            out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
         return out
 
     def score(
@@ -711,9 +713,7 @@ class BaseAutoencoder(
             The (weighted) mean of `score_samples`, in nats per row; higher is better.
         """
         log_likelihood = self.score_samples(X)
-        weight = _check_sample_weight(
-            sample_weight, log_likelihood[:, None], ensure_non_negative=True
-        )
+        weight = self._check_weight(log_likelihood[:, None], sample_weight)
         seen = weight > 0
         return float(np.average(log_likelihood[seen], weights=weight[seen]))
 

@@ -215,8 +215,9 @@ class DenoisingAutoencoder(BaseAutoencoder):
     Notes
     -----
     Unless ``shuffle=False``, rows are first put in an order that depends on their
-    content alone: shuffling X changes nothing. Where a step sees all rows, a row of
-    weight two and a row given twice are the same to the last bit.
+    content alone: shuffling X changes nothing. Where all rows make one batch and are
+    not corrupted, or are at most 256, a row of weight two and a row given twice are the
+    same to the last bit.
 
     The log-likelihood is that of a row given its own code. It grows with
     `n_components`: compare models on held-out rows and, against other methods, at
