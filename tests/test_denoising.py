@@ -329,18 +329,32 @@ def test_layers_are_as_asked_for(X):
 
 
 @pytest.mark.parametrize(
-    ("hidden", "code_activation", "bounded"),
-    [((), "auto", True), ((5,), "auto", False), ((5,), "tanh", True)],
+    ("hidden", "activation", "code_activation", "bounded"),
+    [
+        ((), None, "auto", False),
+        ((), "tanh", "auto", True),
+        ((5,), None, "auto", False),
+        ((5,), "tanh", "auto", False),
+        ((5,), None, "tanh", True),
+    ],
 )
-def test_code_activation(X, hidden, code_activation, bounded):
+def test_code_activation(X, hidden, activation, code_activation, bounded):
     autoencoder = make(
         hidden_layer_sizes=hidden,
-        activation="tanh",
+        activation=activation,
         code_activation=code_activation,
         max_iter=300,
         learning_rate_init=0.02,
     ).fit(X)
     assert (np.abs(autoencoder.transform(X)).max() <= 1.0) == bounded
+
+
+def test_hidden_layers_are_tanh_by_default(X):
+    ours, theirs = (
+        make(hidden_layer_sizes=(5,), activation=activation).fit(X).coefs_[0]
+        for activation in (None, "tanh")
+    )
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_code_is_the_forward_pass_written_out(X):
@@ -378,6 +392,7 @@ def test_adamw_decays_outside_the_gradient_only(X):
 def rates(X, **params):
     """Return the length of each step of plain descent, relative to the first."""
     params = {"solver": "sgd", "momentum": 0.0, "batch_size": 1000} | params
+    params |= {"activation": "tanh"}
     params |= {"corruption_level": 0.0, "warm_start": False, "learning_rate_init": 1e-9}
     thetas = [make(max_iter=k, **params).fit(X).intercepts_[0] for k in range(1, 6)]
     moves = [np.linalg.norm(b - a) for a, b in pairwise(thetas)]
@@ -886,7 +901,7 @@ def test_heavy_tails_are_no_divergence(seed):
     rng = np.random.default_rng(seed)
     skewed = rng.negative_binomial(0.05, 0.0005, size=(600, 6)).astype(float)
     for X in (skewed, np.exp(3 * rng.standard_normal((600, 8)))):
-        autoencoder = make(standardize=False, max_iter=1).fit(X)
+        autoencoder = make(activation="tanh", standardize=False, max_iter=1).fit(X)
         for start in range(0, 600, 50):
             autoencoder.partial_fit(X[start : start + 50])
 
@@ -902,7 +917,7 @@ def test_repeated_rows_are_corrupted_each_for_itself():
 
 def test_divergence_names_the_epoch(X):
     with pytest.raises(ValueError, match=r"diverged in epoch 3: .*costs"):
-        make(solver="sgd", learning_rate_init=1e3, max_iter=3).fit(X)
+        make(solver="sgd", activation="tanh", learning_rate_init=1e3, max_iter=3).fit(X)
     with pytest.raises(ValueError, match="diverged in epoch 1: "):
         make(learning_rate_init=1e300, max_iter=3).fit(X)
 

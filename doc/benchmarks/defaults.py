@@ -76,6 +76,7 @@ OLD: Params = {
     "early_stopping": False,
 }
 NEW: Params = OLD | {
+    "activation": None,
     "corruption_level": 0.05,
     "batch_size": "clip(n/32, 32, 256)",
     "learning_rate": "adaptive",
@@ -369,7 +370,7 @@ def versus(data: Data, n_components: int, seeds: tuple[int, ...]) -> list[str]:
 INTRODUCTION = """\
 Made by `python doc/benchmarks/defaults.py --data PATH`, one thread. Scores are mean
 held-out log-likelihoods in nats per row. "old" are the defaults of scikit-learn's
-multi-layer perceptron with masking at 0.1, "new" those of skae. "PCA" scores a row
+multi-layer perceptron with tanh codes and masking at 0.1, "new" those of skae. "PCA" scores a row
 given its code, as the autoencoder does; "PPCA" and "FA" are marginal likelihoods, which
 pay for the code. Without hidden layers and with real values, PCA is the best that a
 linear decoder can do in squared error. Accuracies are those of logistic regression on
@@ -382,7 +383,7 @@ against the base, in nats per row and column, over the smaller data sets; the ba
 
 # --- the command line -----------------------------------------------------------------
 
-ACTIVATIONS = ("relu", "elu", "leaky_relu", "softplus", "logistic", "selu")
+ACTIVATIONS = ("tanh", "relu", "elu", "leaky_relu", "softplus", "logistic", "selu")
 HIDDEN: Params = {"hidden_layer_sizes": (64,)}
 NOISE = (
     ("none", 0.0),
@@ -405,7 +406,6 @@ FACTORS: list[tuple[Params, list[Params]]] = [
             *({"max_iter": epochs} for epochs in (200, 500)),
             *({"learning_rate": name} for name in ("constant", "cosine")),
             *({"activation": name} for name in ACTIVATIONS),
-            {"code_activation": "identity"},
             *({"corruption": n, "corruption_level": level} for n, level in NOISE),
             {"tied_weights": True},
             *({"alpha": alpha} for alpha in (0.0, 1e-5, 1e-3)),

@@ -107,7 +107,7 @@ class BaseAutoencoder(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [POSITIVE_INT],
         "hidden_layer_sizes": ["array-like", POSITIVE_INT],
-        "activation": [StrOptions(set(ACTIVATIONS))],
+        "activation": [StrOptions(set(ACTIVATIONS)), None],
         "code_activation": [StrOptions({"auto", *ACTIVATIONS})],
         "distribution": [StrOptions(set(DISTRIBUTIONS)), Distribution],
         "tied_weights": ["boolean"],
@@ -352,15 +352,15 @@ class BaseAutoencoder(
     def _new_plan(self, n_features: int) -> Plan:
         """Describe the network that the parameters ask for."""
         hidden = self._check_sizes()
-        code = self.code_activation
+        activation, code = self.activation or "tanh", self.code_activation
         if code == "auto":
-            code = "identity" if hidden else self.activation
+            code = "identity" if hidden else self.activation or "identity"
         if isinstance(self.n_components, (bool, np.bool_)):
             raise ValueError(f"n_components={self.n_components} must be an integer.")
         real = resolve(self.distribution, DISTRIBUTIONS).has_scale
         return Plan(
             widths=[n_features, *hidden, int(self.n_components)],
-            activations=[self.activation] * len(hidden) + [code],
+            activations=[activation] * len(hidden) + [code],
             tied=bool(self.tied_weights),
             distribution=clone(self.distribution, safe=False),
             standardize=bool(self.standardize and real),

@@ -30,7 +30,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     in nats per row, where :math:`\tilde x` is the corrupted row and :math:`\eta` the
     decoder's output [1]_. With ``corruption_level=0`` this is the plain autoencoder.
-    Rows given to the fitted model are not corrupted.
+    Rows given to the fitted model are not corrupted. Without hidden layers and without
+    an `activation` the model is linear, as PCA is.
 
     Read more in the :ref:`User Guide <denoising>`.
 
@@ -43,14 +44,14 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Widths of the encoder's layers between the input and the code, outermost first.
         The decoder mirrors them.
 
-    activation : str, default='tanh'
+    activation : str, default=None
         Activation of the hidden layers: 'elu', 'identity', 'leaky_relu', 'logistic',
-        'relu', 'selu', 'softplus', 'softsign' or 'tanh'.
+        'relu', 'selu', 'softplus', 'softsign' or 'tanh'. None stands for 'tanh'.
 
     code_activation : str, default='auto'
-        Activation of the code: one of those above, or 'auto', which is the identity if
-        there are hidden layers and `activation` otherwise. The decoder's output is
-        always linear.
+        Activation of the code: one of those above, or 'auto'. That is the identity,
+        except where there are no hidden layers but an `activation` is given: then the
+        code has it. The decoder's output is always linear.
 
     corruption : str or Corruption, default='masking'
         The damage, drawn anew for every row in every epoch.
@@ -253,7 +254,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         n_components: int = 2,
         *,
         hidden_layer_sizes: ArrayLike = (),
-        activation: str = "tanh",
+        activation: str | None = None,
         code_activation: str = "auto",
         corruption: str | Corruption = "masking",
         corruption_level: float = 0.05,
