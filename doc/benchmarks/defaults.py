@@ -370,11 +370,11 @@ def versus(data: Data, n_components: int, seeds: tuple[int, ...]) -> list[str]:
 INTRODUCTION = """\
 Made by `python doc/benchmarks/defaults.py --data PATH`, one thread. Scores are mean
 held-out log-likelihoods in nats per row. "old" are the defaults of scikit-learn's
-multi-layer perceptron with tanh codes and masking at 0.1, "new" those of skae. "PCA" scores a row
-given its code, as the autoencoder does; "PPCA" and "FA" are marginal likelihoods, which
-pay for the code. Without hidden layers and with real values, PCA is the best that a
-linear decoder can do in squared error. Accuracies are those of logistic regression on
-the codes, in per cent."""
+multi-layer perceptron with tanh codes and masking at 0.1, "new" those of skae. "PCA"
+scores a row given its code, as the autoencoder does; "PPCA" and "FA" are marginal
+likelihoods, which pay for the code. Without hidden layers and with real values, PCA is
+the best that a linear decoder can do in squared error. Accuracies are those of logistic
+regression on the codes, in per cent."""
 
 BETWEEN = """\
 One change at a time, 8 components, one seed: the gain in held-out log-likelihood
