@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Array", "Layout", "Slot"]
@@ -54,7 +53,3 @@ class Layout:
         slot = Slot(self.size, tuple(int(n) for n in shape))
         self.size += slot.size
         return slot
-
-    def zeros(self, dtype: np.dtype[Any]) -> Array:
-        """Return a vector with room for every slot."""
-        return np.zeros(self.size, dtype=dtype)

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.random import SFC64, Generator
 from numpy.typing import ArrayLike
-from scipy import sparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -29,13 +28,16 @@ from skae._validation import (
     Interval,
     Options,
     StrOptions,
-    _check_sample_weight,
     _fit_context,
+    check_sizes,
+    check_support,
+    check_units,
+    check_weight,
     one_blas_thread,
 )
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck
-from skae.component import Range, resolve
+from skae.component import resolve
 from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.layout import Array
@@ -58,9 +60,6 @@ MOST_SHARED = 256
 #: for each other cost more than they bring, a hundred times more on a busy machine.
 #: Such products are the same, to the last bit, in any number of threads.
 SMALL = 256
-
-#: Sample weights beyond this, or below its inverse, would be lost in rounding.
-LARGEST_WEIGHT = 1e100
 
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
@@ -269,20 +268,7 @@ class BaseAutoencoder(
         data = self._check_rows(X, self.distribution, reset=reset)
         if sample_weight is None:
             return data, None
-        return data, self._check_weight(data, sample_weight)
-
-    def _check_weight(self, X: Any, sample_weight: Any) -> Array:
-        """Validate weights; None stands for ones."""
-        weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("All sample weights are zero; at least one must not be.")
-        extremes = weight[weight > 0].min(), weight.max()
-        if extremes[0] < 1 / LARGEST_WEIGHT or extremes[1] > LARGEST_WEIGHT:
-            raise ValueError(
-                f"Sample weights range from {extremes[0]:g} to {extremes[1]:g}; divide "
-                f"them by their mean."
-            )
-        return np.asarray(weight)
+        return data, check_weight(data, sample_weight)
 
     def _check_rows(
         self, X: Any, distribution: str | Distribution, reset: bool = False
@@ -290,47 +276,17 @@ class BaseAutoencoder(
         """Validate rows: their type, number of columns, names and range."""
         dtype = [np.float64, np.float32]
         data = validate_data(self, X, accept_sparse="csr", dtype=dtype, reset=reset)
-        allowed = resolve(distribution, DISTRIBUTIONS).support
-        if allowed == Range():
-            return data
-        low, high = data.min(axis=0), data.max(axis=0)
-        if sparse.issparse(data):
-            low, high = low.toarray().ravel(), high.toarray().ravel()
-        outside = np.flatnonzero((low < allowed.low) | (high > allowed.high))
-        if len(outside):
-            j = outside[0]
-            value = low[j] if low[j] < allowed.low else high[j]
-            raise ValueError(
-                f"{'Negative values in data: c' if value < 0 else 'C'}olumn "
-                f"{self._column_name(j)} holds {value:g}, but distribution="
-                f"{distribution!r} needs values in {allowed}; {len(outside)} of "
-                f"{data.shape[1]} columns are outside."
-            )
+        member, names = resolve(distribution, DISTRIBUTIONS), self._column_names
+        check_support(data, member, distribution, names)
         return data
 
     def _check_fitted_rows(self, X: Any) -> Any:
         check_is_fitted(self)
         return self._check_rows(X, self._plan["distribution"])
 
-    def _column_name(self, j: int) -> str:
-        names = getattr(self, "feature_names_in_", None)
-        return str(j) if names is None else f"{j} ({names[j]!r})"
-
-    def _check_units(self, columns: Columns, dtype: np.dtype[Any]) -> None:
-        """Refuse columns so large or so small that their spread cannot be formed."""
-        limits, double = np.finfo(dtype), np.finfo(np.float64)
-        with np.errstate(over="ignore"):
-            size = np.maximum(columns.high, 0) - np.minimum(columns.low, 0)
-        square = np.where(columns.constant, 1.0, columns.variance)
-        bad = ~((columns.unit > limits.tiny) & (size < limits.max / 2))
-        bad |= ~((square > double.tiny) & (square < double.max))
-        if bad.any():
-            j = int(np.flatnonzero(bad)[0])
-            raise ValueError(
-                f"Column {self._column_name(j)} ranges from {columns.low[j]:g} to "
-                f"{columns.high[j]:g}; its standard deviation cannot be represented "
-                f"in {dtype}. Rescale the column."
-            )
+    @property
+    def _column_names(self) -> Any:
+        return getattr(self, "feature_names_in_", None)
 
     def _split(self, index: Array, rng: Generator) -> tuple[Array, Array | None]:
         """Return the rows for training and, with early stopping, for validation."""
@@ -351,7 +307,7 @@ class BaseAutoencoder(
 
     def _new_plan(self, n_features: int) -> Plan:
         """Describe the network that the parameters ask for."""
-        hidden = self._check_sizes()
+        hidden = check_sizes(self.hidden_layer_sizes)
         activation, code = self.activation or "tanh", self.code_activation
         if code == "auto":
             code = "identity" if hidden else self.activation or "identity"
@@ -366,21 +322,11 @@ class BaseAutoencoder(
             standardize=bool(self.standardize and real),
         )
 
-    def _check_sizes(self) -> list[int]:
-        """Return the widths of the hidden layers."""
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object))
-        whole = [isinstance(n, Integral) and not isinstance(n, bool) for n in sizes]
-        if sizes.ndim > 1 or not all(whole) or min(sizes, default=1) < 1:
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold positive "
-                f"integers, one for each encoder layer between input and code."
-            )
-        return [int(size) for size in sizes]
-
     def _prepare(self, X: Any, columns: Columns, rng: Generator, keep: bool) -> Any:
         """Set the starting parameters; return X in their floating-point type."""
         known = keep and hasattr(self, "_theta")
-        self._check_units(columns, self._theta.dtype if known else X.dtype)
+        dtype = self._theta.dtype if known else X.dtype
+        check_units(columns, dtype, self._column_names)
         plan = self._new_plan(X.shape[1])
         self._columns = vars(columns)
         if known:
@@ -713,7 +659,7 @@ class BaseAutoencoder(
             The (weighted) mean of `score_samples`, in nats per row; higher is better.
         """
         log_likelihood = self.score_samples(X)
-        weight = self._check_weight(log_likelihood[:, None], sample_weight)
+        weight = check_weight(log_likelihood[:, None], sample_weight)
         seen = weight > 0
         return float(np.average(log_likelihood[seen], weights=weight[seen]))
 
