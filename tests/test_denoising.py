@@ -45,20 +45,21 @@ def make(n_components=2, **params):
 
 # --- truths from outside --------------------------------------------------------------
 
+#: A linear model without noise or penalty, trained until rounding stops it.
+LINEAR = {
+    "activation": "identity",
+    "corruption_level": 0,
+    "alpha": 0,
+    "solver": "lbfgs",
+    "max_iter": 5000,
+    "tol": 1e-9,
+}
+
 
 @pytest.mark.parametrize("tied_weights", [False, True])
 def test_linear_autoencoder_spans_the_principal_components(tied_weights):
     X = StandardScaler().fit_transform(load_breast_cancer().data)
-    autoencoder = make(
-        4,
-        activation="identity",
-        corruption_level=0,
-        alpha=0,
-        solver="lbfgs",
-        max_iter=5000,
-        tol=1e-9,
-        tied_weights=tied_weights,
-    ).fit(X)
+    autoencoder = make(4, tied_weights=tied_weights, **LINEAR).fit(X)
     pca = PCA(4).fit(X)
     decoder = autoencoder.coefs_[-1]
     assert subspace_angles(decoder.T, pca.components_.T).max() < 1e-3
@@ -97,15 +98,7 @@ def test_a_linear_model_with_little_noise_has_the_right_likelihood():
     loadings = rng.standard_normal((3, 20))
     X = rng.standard_normal((600, 3)) @ loadings + 0.02 * rng.standard_normal((600, 20))
     train, test = X[:300], X[300:]
-    autoencoder = make(
-        3,
-        activation="identity",
-        corruption_level=0,
-        alpha=0,
-        solver="lbfgs",
-        max_iter=5000,
-        tol=1e-9,
-    ).fit(train)
+    autoencoder = make(3, **LINEAR).fit(train)
     scaler = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)
     pca = PCA(3).fit(train)

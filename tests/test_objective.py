@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -117,6 +118,26 @@ def test_row_phase_splits_over_rows(bottleneck):
         )
     case.objective.decay(params, case.objective.of(split), case.product)
     np.testing.assert_allclose(case.batch.loss, loss, rtol=1e-12)
+    np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
+
+
+def test_phases_run_in_threads():
+    case = Case(bottleneck="three draws")
+    loss, grad = case.evaluate(case.theta)
+    case.batch.loss.fill(np.nan)
+    params, split = case.objective.of(case.theta), np.zeros_like(grad)
+    parts = [case.batch.rows(3 * i, 3 * i + 3) for i in range(3)]
+
+    def weights(i):
+        product = case.objective.product(grad.dtype)
+        grads = case.objective.of(split)
+        case.objective.weight_phase(case.batch, grads, product, (i, 3))
+
+    with ThreadPoolExecutor(3) as executor:
+        list(executor.map(lambda part: case.objective.row_phase(params, part), parts))
+        list(executor.map(weights, range(3)))
+    penalty = case.objective.decay(params, case.objective.of(split), case.product)
+    assert case.batch.weight @ case.batch.loss + penalty == pytest.approx(loss)
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
 
 
