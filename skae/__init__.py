@@ -1,7 +1,20 @@
 """Autoencoders that behave like scikit-learn's own estimators."""
 
-from skae.displays import LossCurveDisplay, ReconstructionDisplay
+from skae._version import __version__ as __version__
+from skae.displays import (
+    LatentManifoldDisplay,
+    LatentSpaceDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+)
 from skae.estimators.denoising import DenoisingAutoencoder
+from skae.estimators.variational import VariationalAutoencoder
 
-__all__ = ["DenoisingAutoencoder", "LossCurveDisplay", "ReconstructionDisplay"]
-__version__ = "0.1.0.dev0"
+__all__ = [
+    "DenoisingAutoencoder",
+    "LatentManifoldDisplay",
+    "LatentSpaceDisplay",
+    "LossCurveDisplay",
+    "ReconstructionDisplay",
+    "VariationalAutoencoder",
+]

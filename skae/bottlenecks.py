@@ -15,7 +15,7 @@ import numpy as np
 
 from skae.layout import Array
 
-__all__ = ["Bottleneck", "Deterministic", "GaussianPosterior"]
+__all__ = ["Bottleneck", "Deterministic", "GaussianPosterior", "ImportanceWeighted"]
 
 
 class Bottleneck(ABC):
@@ -52,9 +52,41 @@ class Bottleneck(ABC):
 
     @abstractmethod
     def backward(
-        self, h: Array, noise: Array, d_z: Array, weight: Array, d_h: Array
+        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
     ) -> None:
-        """Write ``dL/dh`` to `d_h`, the cost's own part (times `weight`) included."""
+        """Write ``dL/dh`` to `d_h`, the cost's own part (times `weight`) included.
+
+        It may overwrite `d_z`.
+        """
+
+    def combine(self, total: Array, loss: Array, share: Array) -> None:
+        """Write the loss of each row, and each draw's share in it.
+
+        `total` is what the draws cost, `share` the derivative of `loss` with respect
+        to it; both have shape (n_rows, n_samples). Here the loss is the mean.
+        """
+        np.mean(total, axis=1, out=loss)
+        share.fill(1.0 / total.shape[1])
+
+
+def standard_normals(
+    shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
+) -> Array:
+    """Return standard normals; they are drawn in single precision."""
+    return rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
+
+
+def reparametrize(h: Array, noise: Array, z: Array) -> None:
+    """Write ``z = mu + sigma e`` of the posterior ``h = (mu, log sigma^2)``."""
+    mu, log_variance = np.hsplit(h, 2)
+    np.multiply(np.exp(0.5 * log_variance)[:, None], noise, out=z)
+    z += mu[:, None]
+
+
+def divergence(h: Array) -> Array:
+    """Return ``KL(N(mu, sigma^2) || N(0, 1))`` of every component of every row."""
+    mu, log_variance = np.hsplit(h, 2)
+    return np.asarray(0.5 * (np.square(mu) + np.exp(log_variance) - log_variance - 1.0))
 
 
 @dataclass(frozen=True)
@@ -71,27 +103,17 @@ class Deterministic(Bottleneck):
         cost.fill(0.0)
 
     def backward(
-        self, h: Array, noise: Array, d_z: Array, weight: Array, d_h: Array
+        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
     ) -> None:
         """Write ``dL/dh = dL/dz``."""
         np.sum(d_z, axis=1, out=d_h)
 
 
-@dataclass(frozen=True)
-class GaussianPosterior(Bottleneck):
-    r"""The code is normal given the row; it costs its divergence from N(0, 1).
-
-    .. math:: h = (\mu, \log \sigma^2), \quad z = \mu + \sigma \varepsilon, \quad
-              \mathrm{KL} = \tfrac{1}{2} \sum_j (\mu_j^2 + \sigma_j^2
-              - \log \sigma_j^2 - 1)
-
-    Kingma & Welling (2014), "Auto-encoding variational Bayes", ICLR.
-    """
+class NormalPosterior(Bottleneck):
+    """A code that is normal given the row, with independent components."""
 
     outputs_per_unit = 2
     is_random = True
-    beta: float = 1.0
-    n_samples: int = 1
 
     def draw(
         self,
@@ -100,29 +122,97 @@ class GaussianPosterior(Bottleneck):
         rng: np.random.Generator,
     ) -> Array:
         """Return standard normals."""
-        return rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
+        return standard_normals(shape, dtype, rng)
 
     def code(self, h: Array) -> Array:
         """Return the posterior mean."""
         return h[:, : h.shape[1] // 2]
 
+
+@dataclass(frozen=True)
+class GaussianPosterior(NormalPosterior):
+    r"""The code is normal given the row; it costs its divergence from N(0, 1).
+
+    .. math:: h = (\mu, \log \sigma^2), \quad z = \mu + \sigma \varepsilon, \quad
+              \mathrm{KL}_j = \tfrac{1}{2} (\mu_j^2 + \sigma_j^2
+              - \log \sigma_j^2 - 1), \quad
+              \mathrm{cost} = \sum_j \max(\lambda, \mathrm{KL}_j)
+
+    The `free_bits` :math:`\lambda` are what a component may say for free: below, its
+    divergence has no gradient.
+
+    Kingma & Welling (2014), "Auto-encoding variational Bayes", ICLR. Kingma et al.
+    (2016), "Improving variational inference with inverse autoregressive flow", NIPS.
+    """
+
+    n_samples: int = 1
+    free_bits: float = 0.0
+
     def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
-        """Write ``z = mu + sigma e`` and ``beta KL``."""
-        mu, log_variance = np.hsplit(h, 2)
-        sigma = np.exp(0.5 * log_variance)
-        np.multiply(sigma[:, None], noise, out=z)
-        z += mu[:, None]
-        kl = mu * mu + sigma * sigma - log_variance - 1.0
-        cost[...] = 0.5 * self.beta * kl.sum(axis=1, keepdims=True)
+        """Write ``z = mu + sigma e`` and the sum of the divergences."""
+        reparametrize(h, noise, z)
+        kl = np.maximum(divergence(h), self.free_bits)
+        cost[...] = kl.sum(axis=1, keepdims=True)
 
     def backward(
-        self, h: Array, noise: Array, d_z: Array, weight: Array, d_h: Array
+        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
     ) -> None:
-        """Write ``d_mu = d_z + w beta mu`` and the same through ``log sigma^2``."""
+        """Write ``d_mu = d_z + w mu`` and the same through ``log sigma^2``."""
         mu, log_variance = np.hsplit(h, 2)
         d_mu, d_log_variance = np.hsplit(d_h, 2)
-        sigma = np.exp(0.5 * log_variance)
-        w = self.beta * weight.sum(axis=1, keepdims=True)
-        d_mu[...] = d_z.sum(axis=1) + w * mu
-        d_log_variance[...] = 0.5 * sigma * (d_z * noise).sum(axis=1)
-        d_log_variance += 0.5 * w * (sigma * sigma - 1.0)
+        variance = np.exp(log_variance)
+        w = np.repeat(weight.sum(axis=1, keepdims=True), mu.shape[1], axis=1)
+        if self.free_bits > 0:
+            w *= divergence(h) > self.free_bits
+        np.sum(d_z, axis=1, out=d_mu)
+        d_mu += w * mu
+        d_z *= noise
+        np.sum(d_z, axis=1, out=d_log_variance)
+        d_log_variance *= 0.5 * np.sqrt(variance)
+        d_log_variance += 0.5 * w * (variance - 1.0)
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted(NormalPosterior):
+    r"""The code is normal given the row; its draws bound log p(x) together.
+
+    .. math:: \mathrm{cost}_s = \log q(z_s | x) - \log p(z_s)
+              = \tfrac{1}{2} \sum_j (z_{sj}^2 - \varepsilon_{sj}^2
+              - \log \sigma_j^2), \quad
+              \mathrm{loss} = -\log \frac{1}{S} \sum_s e^{-\mathrm{total}_s}
+
+    With one draw this is the evidence lower bound, its divergence sampled.
+
+    Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders", ICLR.
+    """
+
+    n_samples: int = 1
+
+    def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
+        """Write ``z = mu + sigma e`` and ``log q(z | x) - log p(z)``."""
+        reparametrize(h, noise, z)
+        log_variance = np.hsplit(h, 2)[1]
+        np.sum(np.square(z) - np.square(noise), axis=2, out=cost)
+        cost -= log_variance.sum(axis=1, keepdims=True)
+        cost *= 0.5
+
+    def backward(
+        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
+    ) -> None:
+        """Write ``d_mu = d_z + w z``, summed over draws, and through the variance."""
+        log_variance = np.hsplit(h, 2)[1]
+        d_mu, d_log_variance = np.hsplit(d_h, 2)
+        d_z += weight[:, :, None] * z
+        np.sum(d_z, axis=1, out=d_mu)
+        d_z *= noise
+        np.sum(d_z, axis=1, out=d_log_variance)
+        d_log_variance *= 0.5 * np.exp(0.5 * log_variance)
+        d_log_variance -= 0.5 * weight.sum(axis=1, keepdims=True)
+
+    def combine(self, total: Array, loss: Array, share: Array) -> None:
+        """Write ``-log mean exp(-total)`` and the normalised importance weights."""
+        least = total.min(axis=1)
+        np.exp(least[:, None] - total, out=share)
+        mass = share.sum(axis=1)
+        np.subtract(least, np.log(mass / total.shape[1]), out=loss)
+        share /= mass[:, None]

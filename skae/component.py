@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from skae._validation import validate_parameters
+from skae.layout import Array
 
 __all__ = ["Component", "Range", "resolve"]
 
@@ -27,18 +28,42 @@ class Component(BaseEstimator):
 
 @dataclass(frozen=True)
 class Range:
-    """The closed interval from `low` to `high`: what values are allowed."""
+    """The interval from `low` to `high`: what values are allowed.
+
+    Attributes
+    ----------
+    low, high : float
+        Its ends, which belong to it.
+    open : bool
+        Whether the ends are excluded.
+    whole : bool
+        Whether only whole numbers are allowed.
+    """
 
     low: float = -np.inf
     high: float = np.inf
+    open: bool = False
+    whole: bool = False
+
+    def outside(self, values: Array) -> Array:
+        """Return which values are not allowed. NaN never is."""
+        values = np.asarray(values)
+        if self.open:
+            inside = (self.low < values) & (values < self.high)
+        else:
+            inside = (self.low <= values) & (values <= self.high)
+        if self.whole:
+            inside &= np.floor(values) == values
+        return np.asarray(~inside)
 
     def __contains__(self, value: object) -> bool:
-        return bool(self.low <= value <= self.high)  # type: ignore[operator]
+        return not self.outside(np.asarray(value))
 
     def __str__(self) -> str:
-        left = "(-inf" if self.low == -np.inf else f"[{self.low:g}"
-        right = "inf)" if self.high == np.inf else f"{self.high:g}]"
-        return f"{left}, {right}"
+        left = "(" if self.open or self.low == -np.inf else "["
+        right = ")" if self.open or self.high == np.inf else "]"
+        text = f"{left}{self.low:g}, {self.high:g}{right}"
+        return f"whole numbers in {text}" if self.whole else text
 
 
 C = TypeVar("C", bound=Component)

@@ -1,9 +1,7 @@
 """A network with its numbers: encodes, decodes and scores rows.
 
-Rows are visited in blocks of one and the same size, the last one filled up with zeros,
-and every layer's width is rounded up likewise. Products of matrices of such shapes have
-no ragged edges, at which a kernel would compute in another order: a row's result does
-not depend, to the last bit, on the rows that come with it.
+Rows are visited in blocks of one and the same size, so that the result for a row does
+not depend, to the last bit, on the rows that come with it (see `network.Padded`).
 """
 
 from __future__ import annotations
@@ -14,25 +12,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skae.bottlenecks import Bottleneck
-from skae.component import resolve
+from skae.bottlenecks import Bottleneck, divergence
+from skae.composite import as_distribution
 from skae.corruptions import Corruption, NoCorruption
-from skae.distributions import DISTRIBUTIONS, Distribution
+from skae.distributions import Distribution
+from skae.draws import balanced_draws
 from skae.layout import Array, Layout, Slot
-from skae.network import embed, encoder_decoder, initialize
-from skae.objective import Batch, Objective, Parameters
+from skae.network import Padded, encoder_decoder, initialize
+from skae.objective import Objective
 from skae.rows import Columns, Rows, rows_in_block
 
 __all__ = ["Model", "Plan"]
 
 #: Rows in a block: enough for an efficient product, few enough for the cache.
 BLOCK = 128
-
-#: Layers are made a multiple of this wide: the width of the widest vector registers.
-WIDTH = 8
-
-#: No column is trusted to be known better than this fraction of its own spread.
-SMALLEST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,63 +34,77 @@ class Plan:
 
     Attributes
     ----------
-    widths : list of int
-        From the input to the code.
-    activations : list of str
-        One for each encoder layer.
+    down : list of int
+        Widths of the encoder, from the input to the code.
+    up : list of int
+        Widths of the decoder, from the code to the columns.
+    activations : list of two lists of str
+        One for each layer of the encoder, and of the decoder.
     tied : bool
         Whether the decoder uses the encoder's weights, transposed.
-    distribution : str or Distribution
-        p(x | eta).
+    distribution : str, Distribution or list
+        p(x | eta), as `composite.as_distribution` understands it.
     standardize : bool
-        Whether columns are centred and divided by their unit.
+        Whether columns are centred and divided by their unit, where their family
+        allows it.
     """
 
-    widths: list[int]
-    activations: list[str]
+    down: list[int]
+    up: list[int]
+    activations: list[list[str]]
     tied: bool
-    distribution: str | Distribution
+    distribution: str | Distribution | list[tuple[str | Distribution, list[int]]]
     standardize: bool
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return self.down[0]
+
+    @property
+    def n_components(self) -> int:
+        """Number of units of the code."""
+        return self.down[-1]
 
     def objective(
         self,
         bottleneck: Bottleneck,
         corruption: Corruption | None = None,
         corruption_level: float = 0.0,
-        alpha: float = 0.0,
+        **options: Any,
     ) -> tuple[Objective, int]:
         """Build the structure; return it and the number of its parameters."""
-        layout = Layout()
-        distribution = resolve(self.distribution, DISTRIBUTIONS)
+        layout, family = Layout(), as_distribution(self.distribution)
         encoder, decoder = encoder_decoder(
             layout,
-            self.widths,
-            self.activations,
-            tied=self.tied,
-            code_outputs=bottleneck.outputs_per_unit,
-            data_outputs=distribution.outputs_per_feature,
+            [*self.down[:-1], self.down[-1] * bottleneck.outputs_per_unit],
+            [*self.up[:-1], family.n_outputs(self.n_features)],
+            (self.activations[0], self.activations[1]),
+            self.tied,
         )
+        weights = Slot(0, (encoder.layers[0].bias.start,))
         objective = Objective(
             encoder=encoder,
             bottleneck=bottleneck,
             decoder=decoder,
-            distribution=distribution,
+            distribution=family,
             corruption=corruption or NoCorruption(),
             corruption_level=corruption_level,
-            weights=Slot(0, (encoder.layers[0].bias.start,)),
-            alpha=alpha,
+            weights=weights,
+            shared=layout.slot(family.n_shared(self.n_features)),
+            **options,
         )
         return objective, layout.size
 
 
-class Scored(NamedTuple):
-    """A block of rows, the outputs for their own codes, and free space."""
+class Block(NamedTuple):
+    """Some rows, their codes and what these cost, and the decoder's outputs."""
 
     place: slice
     x: Array
-    eta: Array
     weight: Array
-    out: Array
+    eta: Array
+    cost: Array
 
 
 @dataclass
@@ -111,18 +118,26 @@ class Model:
     bottleneck : Bottleneck
         How the encoder's output becomes a code.
     theta : ndarray of shape (n_parameters,)
-        Every weight and bias.
+        Every weight and bias, and the distribution's shared parameters.
     columns : Columns
         Statistics of the training data.
-    noise_variance : ndarray of shape (n_features,) or None
-        Squared noise scales in squared units of X.
     """
 
     plan: Plan
     bottleneck: Bottleneck
     theta: Array
     columns: Columns
-    noise_variance: Array | None = None
+
+    def __post_init__(self) -> None:
+        self.objective, self.size = self.plan.objective(self.bottleneck)
+        self.family = self.objective.distribution
+        moved = np.zeros((2, self.plan.n_features), dtype=bool)
+        if self.plan.standardize:
+            moved[0] = self.family.centred(self.plan.n_features)
+            moved[1] = self.family.scaled(self.plan.n_features)
+        self.center = np.where(moved[0], self.columns.mean, 0.0)
+        self.unit = np.where(moved[1], self.columns.unit, 1.0)
+        self.moves_columns = bool(moved.any())
 
     @classmethod
     def start(
@@ -134,160 +149,306 @@ class Model:
         rng: np.random.Generator,
     ) -> Model:
         """Draw weights; let the output begin at the mean of the data."""
-        objective, size = plan.objective(bottleneck)
-        model = cls(plan, bottleneck, np.zeros(size, dtype), columns)
-        initialize(objective.encoder, model.theta, rng)
-        initialize(objective.decoder, model.theta, rng)
-        objective.decoder.layers[-1].bias.of(model.theta)[...] = model.eta_of_means()
+        model = cls(plan, bottleneck, np.empty(0, dtype), columns)
+        model.theta = model.theta_of_means(dtype)
+        initialize(model.objective.encoder, model.theta, rng)
+        initialize(model.objective.decoder, model.theta, rng)
+        model.still_spreads()
         return model
 
-    def eta_of_means(self) -> Array:
-        """Return the output that reconstructs every row as the columns' means."""
-        mean = self.columns.mean[None].copy()
-        self.rows(mean).standardize(mean)
-        return self.objective.distribution.start(mean[0], self.columns.n_rows)
+    def still_spreads(self) -> None:
+        """Let all outputs that say how much something spreads begin as constants.
 
-    @property
-    def objective(self) -> Objective:
-        """The structure, without corruption or penalty."""
-        return self.plan.objective(self.bottleneck)[0]
-
-    @property
-    def unit(self) -> Array:
-        """What the network's columns are measured in, in units of X."""
-        unit = self.columns.unit
-        return unit if self.plan.standardize else np.ones_like(unit)
-
-    def open(self, dtype: np.dtype[Any]) -> tuple[Objective, Parameters, Batch]:
-        """Return structure, parameters and memory to compute in `dtype`.
-
-        The network is made wider by units that nothing reaches and nothing listens to.
+        A row far outside would otherwise have a code or a column of enormous variance.
+        These are all blocks of outputs but the first, which are means.
         """
-        widths = [-(-width // WIDTH) * WIDTH for width in self.plan.widths]
-        wide, size = replace(self.plan, widths=widths).objective(self.bottleneck)
-        theta, narrow = np.zeros(size, dtype), self.objective
-        embed(narrow.encoder, self.theta, wide.encoder, theta)
-        embed(narrow.decoder, self.theta, wide.decoder, theta)
-        batch = wide.batch(rows_in_block(max(widths), BLOCK), dtype)
-        batch.x.fill(0.0)
-        return wide, wide.of(theta), batch
+        weight = self.objective.encoder.layers[-1].weight.of(self.theta)
+        weight[:, self.plan.n_components :] = 0.0
+        weight, start = self.objective.decoder.layers[-1].weight.of(self.theta), 0
+        for member, columns in self.family.parts(self.plan.n_features):
+            n = len(self.center[columns])
+            stop = start + member.n_outputs(n)
+            weight[:, start + n : stop] = 0.0
+            start = stop
+
+    def theta_of_means(self, dtype: np.dtype[Any]) -> Array:
+        """Return the parameters that describe every row by the columns' statistics."""
+        theta = np.zeros(self.size, dtype)
+        mean = (self.columns.mean - self.center) / self.unit
+        bias, shared = self.family.start(mean, self.variance, self.columns.n_rows)
+        self.objective.decoder.layers[-1].bias.of(theta)[...] = bias
+        self.objective.shared.of(theta)[...] = np.clip(shared, *self.limits())
+        return theta
+
+    @property
+    def variance(self) -> Array:
+        """Variance of each column in the network's units; zero if it is constant."""
+        variance = self.columns.variance / np.square(self.unit)
+        return np.where(self.columns.constant, 0.0, variance)
 
     def rows(
         self, X: Any, index: Array | None = None, weight: Array | None = None
     ) -> Rows:
         """Return rows of X as this network wants to see them."""
-        if not self.plan.standardize:
+        if not self.moves_columns:
             return Rows(X, index, weight)
-        return Rows(X, index, weight, self.columns.mean, self.columns.unit)
+        return Rows(X, index, weight, self.center, self.unit)
+
+    # --- the distribution's shared parameters ---------------------------------
+
+    @property
+    def shared(self) -> Array:
+        """The distribution's parameters that no code changes."""
+        return self.objective.shared.of(self.theta)
+
+    @property
+    def scale_places(self) -> Array:
+        """Where in `shared` each column's log-scale is; -1 where there is none."""
+        d = self.plan.n_features
+        places, start = np.full(d, -1), 0
+        for member, columns in self.family.parts(d):
+            n = len(places[columns])
+            if member.has_scale:
+                places[columns] = start + np.arange(n)
+            start += member.n_shared(n)
+        return places
+
+    def limits(self) -> tuple[Array, Array]:
+        """Return the lowest and highest values of shared parameters in training.
+
+        A random code lets scales be learnt. A deterministic one might reproduce some
+        columns exactly, and their scales would collapse: they are one while training,
+        and estimated afterwards.
+        """
+        low, high = self.widest_limits()
+        if not self.bottleneck.is_random:
+            places = self.scale_places
+            for limit in (low, high):
+                limit[places[places >= 0]] = 0.0
+        return low, high
+
+    def widest_limits(self) -> tuple[Array, Array]:
+        """Return the lowest and highest values that shared parameters may take.
+
+        The scale of a constant column is its unit.
+        """
+        low, high = map(np.array, self.family.limits(self.variance))
+        places = self.scale_places
+        fixed = self.columns.constant & (places >= 0)
+        size = np.log(self.columns.unit / self.unit)
+        low[places[fixed]] = high[places[fixed]] = size[fixed]
+        return low, high
+
+    @property
+    def noise_variance(self) -> Array | None:
+        """Squared scales in squared units of X; NaN for columns without one."""
+        places = self.scale_places
+        real = (places >= 0) & self.family.centred(self.plan.n_features)
+        if not real.any():
+            return None
+        scale = np.exp(self.shared[places].astype(np.float64)) * self.unit
+        return np.where(real, np.square(scale), np.nan)
+
+    def blend_noise(self, noise: Array, keep: float) -> None:
+        """Move the estimated scales back towards an earlier noise variance."""
+        places, newest = self.scale_places, self.noise_variance
+        if self.bottleneck.is_random or newest is None:
+            return
+        blend = keep * noise + (1.0 - keep) * newest
+        real = np.isfinite(blend)
+        scale = np.sqrt(blend[real]) / self.unit[real]
+        self.shared[places[real]] = np.log(scale)
 
     # --- codes and reconstructions -----------------------------------------------
 
-    def encode(self, X: Any) -> Array:
-        """Return the code of each row."""
-        rows, (objective, params, batch) = self.rows(X), self.open(X.dtype)
-        n_components = self.plan.widths[-1]
-        out = np.empty((len(rows), n_components), X.dtype)
-        with np.errstate(all="ignore"):
-            for place, x, _ in self.loaded(rows, batch):
-                out[place] = objective.encode(params, batch)[: len(x), :n_components]
-        return out
+    def n_rows_at_once(self) -> int:
+        """Return the rows in a block, few enough for the widest layer."""
+        last = self.objective.decoder.layers[-1].widths[1]
+        return rows_in_block(max(*self.plan.down, *self.plan.up, last), BLOCK)
 
-    def decode(self, z: Array) -> Array:
-        """Return the mean of p(x | code) for each code, in the units of X."""
-        objective, params, batch = self.open(z.dtype)
-        n_features, n_components = self.plan.widths[0], self.plan.widths[-1]
-        padded = np.zeros((len(batch.x), objective.n_components), z.dtype)
-        out = np.empty((len(z), n_features), z.dtype)
-        with np.errstate(all="ignore"):
-            for place in blocks(len(z), len(padded)):
-                n = place.stop - place.start
-                padded[:n, :n_components], padded[n:] = z[place], 0.0
-                eta = self.narrow(objective.decode(params, padded, batch)[:n])
-                out[place] = objective.distribution.mean(eta)
-            self.rows(out).restore(out)
-        return out
+    def encoder(self, dtype: np.dtype[Any]) -> Padded:
+        """Return the encoder, ready to compute in `dtype`."""
+        n_rows = self.n_rows_at_once()
+        return Padded(self.objective.encoder, self.theta, n_rows, dtype)
 
-    def loaded(self, rows: Rows, batch: Batch) -> Iterator[tuple[slice, Array, Array]]:
-        """Fill the batch with rows, block by block; yield the rows and their weights.
+    def decoder(self, dtype: np.dtype[Any], n_rows: int | None = None) -> Padded:
+        """Return the decoder, ready to compute in `dtype`."""
+        n_rows = n_rows or self.n_rows_at_once()
+        return Padded(self.objective.decoder, self.theta, n_rows, dtype)
+
+    def encoded(self, rows: Rows) -> Iterator[tuple[slice, Array, Array, Array]]:
+        """Yield blocks of rows: their place, themselves, weights, encoder outputs.
 
         Weights are divided by the mean weight.
         """
-        x = np.empty((len(batch.x), self.plan.widths[0]), batch.x.dtype)
-        average = rows.mean_weight
-        for place in blocks(len(rows), len(x)):
+        encode, size = self.encoder(rows.X.dtype), self.n_rows_at_once()
+        # Two allocations: NumPy 1 takes touching arrays for overlapping, and rounds
+        # logarithms of the one into the other differently.
+        shape = size, self.plan.n_features
+        buffer = np.empty(shape, rows.X.dtype), np.empty(shape, rows.X.dtype)
+        weights, average = np.empty(size, rows.X.dtype), rows.mean_weight
+        for place in blocks(len(rows), size):
             n = place.stop - place.start
-            rows.load(rows.index[place], x[:n], batch.weight[:n], average)
-            x[n:] = 0.0
-            batch.x[:, : x.shape[1]] = x
-            yield place, x[:n], batch.weight[:n]
+            x, inputs, weight = buffer[0][:n], buffer[1][:n], weights[:n]
+            rows.load(rows.index[place], x, weight, average)
+            self.family.inputs(x, inputs)
+            yield place, x, weight, encode(inputs)
 
-    def narrow(self, eta: Array) -> Array:
-        """Return the outputs without those of the units that only fill up."""
-        n_blocks = self.objective.decoder.layers[-1].n_blocks
-        blocks = eta.reshape(len(eta), n_blocks, -1)[:, :, : self.plan.widths[0]]
-        return blocks.reshape(len(eta), -1)
+    def encode(self, X: Any) -> Array:
+        """Return the code of each row."""
+        rows = self.rows(X)
+        out = np.empty((len(rows), self.plan.n_components), X.dtype)
+        with np.errstate(all="ignore"):
+            for place, _, _, h in self.encoded(rows):
+                out[place] = self.bottleneck.code(h)
+        return out
 
-    # --- likelihoods ----------------------------------------------------------
+    def posterior(self, X: Any) -> tuple[Array, Array]:
+        """Return the mean and the standard deviation of each row's code."""
+        rows = self.rows(X)
+        out = np.empty((2, len(rows), self.plan.n_components), X.dtype)
+        with np.errstate(all="ignore"):
+            for place, _, _, h in self.encoded(rows):
+                mu, log_variance = np.hsplit(h, 2)
+                out[:, place] = mu, np.exp(0.5 * log_variance)
+        return out[0], out[1]
+
+    def activity(self, rows: Rows) -> tuple[Array, Array]:
+        """Return each component's mean divergence, and the variance of its mean."""
+        sums = np.zeros((3, self.plan.n_components))
+        with np.errstate(all="ignore"):
+            for _, _, weight, h in self.encoded(rows):
+                mu = np.hsplit(h, 2)[0].astype(np.float64)
+                sums += [weight @ f for f in (divergence(h), mu, np.square(mu))]
+        kl, mean, square = sums / len(rows)
+        return kl, square - np.square(mean)
+
+    def decoded(self, z: Array) -> Iterator[tuple[slice, Array]]:
+        """Yield the decoder's outputs for blocks of codes."""
+        decode = self.decoder(z.dtype)
+        for place in blocks(len(z), self.n_rows_at_once()):
+            yield place, decode(z[place])
+
+    def decode(self, z: Array) -> Array:
+        """Return the mean of p(x | code) for each code, in the units of X."""
+        shared = self.shared.astype(z.dtype)
+        out = np.empty((len(z), self.plan.n_features), z.dtype)
+        with np.errstate(all="ignore"):
+            for place, eta in self.decoded(z):
+                out[place] = self.family.mean(eta, shared)
+            self.rows(out).restore(out)
+        return out
+
+    def sample(self, z: Array, rng: np.random.Generator) -> Array:
+        """Draw a row from p(x | code) for each code, in the units of X."""
+        shared = self.shared.astype(z.dtype)
+        out = np.empty((len(z), self.plan.n_features), z.dtype)
+        with np.errstate(all="ignore"):
+            for place, eta in self.decoded(z):
+                out[place] = self.family.sample(eta, shared, rng)
+            self.rows(out).restore(out)
+        return out
+
+    # --- likelihoods and losses ----------------------------------------------
+
+    def log_unit(self, dtype: np.dtype[Any]) -> Array:
+        """Return what a log-density loses in each column by the change of units."""
+        return np.log(self.unit).astype(dtype)
 
     def log_likelihood(self, X: Any) -> Iterator[tuple[slice, Array]]:
         """Yield ``log p(x | own code)`` of every entry, in nats and the units of X.
 
         It is minus infinity where a residual is too large to be squared.
         """
-        distribution, unit = self.objective.distribution, self.unit
-        scale = np.ones_like(unit)
-        if self.noise_variance is not None:
-            scale = np.sqrt(self.noise_variance) / unit
-        scale, log_unit = scale.astype(X.dtype), np.log(unit).astype(X.dtype)
+        shared, log_unit = self.shared.astype(X.dtype), self.log_unit(X.dtype)
         with np.errstate(all="ignore"):
-            for block in self.scored(self.rows(X)):
-                distribution.nll(block.x, block.eta, scale, block.out)
-                log_likelihood = -block.out - log_unit
+            for block in self.scored(self.rows(X), self.code_alone()):
+                out = np.empty_like(block.x)
+                self.family.nll(block.x, block.eta[:, 0], shared, out)
+                log_likelihood = -out - log_unit
                 log_likelihood[np.isnan(log_likelihood)] = -np.inf
                 yield block.place, log_likelihood
 
-    def mean_loss(self, rows: Rows) -> float:
-        """Return the training loss of clean rows, in nats per row, penalty aside."""
-        return self.assess(rows)[0]
-
-    def loss_of_means(self, rows: Rows) -> float:
-        """Return the loss of reconstructing every row as the columns' means."""
-        means = replace(self, theta=np.zeros_like(self.theta))
-        bias = means.objective.decoder.layers[-1].bias.of(means.theta)
-        bias[...] = self.eta_of_means()
-        return means.mean_loss(rows)
-
-    def assess(self, rows: Rows) -> tuple[float, Array | None]:
-        """Return the mean loss of clean rows, and squared noise scales from residuals.
-
-        The latter are in squared units of X. A column is never trusted beyond a small
-        fraction of its spread, and the noise of a constant column is as large as its
-        unit: neither can dominate.
-        """
-        distribution, spread = self.objective.distribution, self.columns.unit
-        loss, deviation = 0.0, np.zeros_like(spread)
+    def reconstruction_error(self, X: Any) -> Array:
+        """Return each row's loss or, in columns with a likelihood, squared error."""
+        shared, d = self.shared.astype(X.dtype), self.plan.n_features
+        parts, error = self.family.parts(d), np.empty(X.shape[0], X.dtype)
+        losses = np.zeros(d, dtype=bool)
+        for member, columns in parts:
+            losses[columns] = not member.is_likelihood
         with np.errstate(all="ignore"):
-            for block in self.scored(rows):
-                distribution.nll(block.x, block.eta, 1.0, block.out)
-                loss += float(block.weight @ block.out.sum(axis=1))
-                if distribution.has_scale:
-                    distribution.deviation(block.x, block.eta, block.out)
-                    deviation += block.weight @ block.out
-            if not distribution.has_scale:
-                return loss / len(rows), None
-            scale = distribution.scale(deviation / len(rows)) * self.unit
-            scale = np.maximum(scale, SMALLEST_NOISE * spread)
-            noise = np.square(np.where(self.columns.constant, spread, scale))
-        return loss / len(rows), noise
+            for block in self.scored(self.rows(X), self.code_alone()):
+                out, eta = np.empty_like(block.x), block.eta[:, 0]
+                self.family.nll(block.x, eta, shared, out)
+                residual = block.x - self.family.mean(eta, shared)
+                np.square(residual, out=out, where=~losses)
+                error[block.place] = out.sum(axis=1, dtype=np.float64)
+        return error
 
-    def scored(self, rows: Rows) -> Iterator[Scored]:
-        """Yield blocks of rows beside the decoder's outputs for their codes."""
-        objective, params, batch = self.open(rows.X.dtype)
-        out = np.empty((len(batch.x), self.plan.widths[0]), batch.x.dtype)
-        for place, x, weight in self.loaded(rows, batch):
-            eta = objective.decode(params, objective.encode(params, batch), batch)
-            eta = self.narrow(eta[: len(x)])
-            yield Scored(place, x, eta, weight, out[: len(x)])
+    def code_alone(self) -> Array:
+        """Return the draw that makes a code the one that represents its row."""
+        return np.zeros((1, self.plan.n_components))
+
+    def mean_loss(self, rows: Rows, beta: float, n_samples: int = 0) -> float:
+        """Return the training loss of clean rows, in nats per row, penalty aside.
+
+        A random code is averaged over so many fixed draws; zero stands for the code
+        that represents the row.
+        """
+        draws = self.code_alone()
+        if self.bottleneck.is_random and n_samples > 0:
+            draws = balanced_draws(n_samples, self.plan.n_components)
+        loss = 0.0
+        with np.errstate(all="ignore"):
+            for block in self.scored(rows, draws):
+                out = np.empty((*block.cost.shape, block.x.shape[1]), block.x.dtype)
+                self.family.nll(block.x[:, None], block.eta, self.shared, out)
+                total = out.sum(axis=2) + beta * block.cost
+                each = np.empty(len(total), total.dtype)
+                self.bottleneck.combine(total, each, np.empty_like(total))
+                loss += float(block.weight @ each)
+        return loss / len(rows)
+
+    def loss_of_means(self, rows: Rows, beta: float) -> float:
+        """Return the loss of describing every row by the columns' statistics."""
+        theta = self.theta_of_means(self.theta.dtype)
+        return replace(self, theta=theta).mean_loss(rows, beta)
+
+    def estimated_shared(self, rows: Rows) -> Array:
+        """Return the shared parameters, scales estimated from residuals.
+
+        Scales that training has learnt stay as they are. No column is trusted beyond
+        a small fraction of its spread.
+        """
+        shared, places = self.shared.astype(np.float64), self.scale_places
+        found = places >= 0
+        if self.bottleneck.is_random or not found.any():
+            return shared
+        deviation = np.zeros(self.plan.n_features)
+        with np.errstate(all="ignore"):
+            for block in self.scored(rows, self.code_alone()):
+                out = np.empty_like(block.x)
+                self.family.deviation(block.x, block.eta[:, 0], out)
+                deviation += block.weight @ out
+            scale = self.family.scale(deviation / len(rows))
+            shared[places[found]] = np.log(scale[found])
+        return np.clip(shared, *self.widest_limits())
+
+    def scored(self, rows: Rows, draws: Array) -> Iterator[Block]:
+        """Yield blocks of rows beside the decoder's outputs for their codes.
+
+        `draws`, of shape (n_samples, n_components), are shared by all rows.
+        """
+        n_samples, dtype = len(draws), rows.X.dtype
+        size, k = self.n_rows_at_once(), self.plan.n_components
+        decode = self.decoder(dtype, size * n_samples)
+        noise = np.broadcast_to(draws.astype(dtype), (size, n_samples, k))
+        z, cost = np.empty(noise.shape, dtype), np.empty((size, n_samples), dtype)
+        for place, x, weight, h in self.encoded(rows):
+            n = len(x)
+            self.bottleneck.forward(h, noise[:n], z[:n], cost[:n])
+            eta = decode(z[:n].reshape(n * n_samples, k))
+            yield Block(place, x, weight, eta.reshape(n, n_samples, -1), cost[:n])
 
 
 def blocks(n_rows: int, size: int) -> Iterator[slice]:

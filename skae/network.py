@@ -24,16 +24,20 @@ from skae.layout import Array, Layout, Slot
 __all__ = [
     "Chain",
     "Dense",
+    "Padded",
     "Tape",
     "Views",
-    "embed",
     "encoder_decoder",
     "initialize",
+    "share",
 ]
 
 #: Rows of a weight whose gradient is formed at once: few enough to be added while the
 #: product is still in the cache, enough to keep the product itself efficient.
 BLOCK = 256
+
+#: Layers at inference are a multiple of this wide.
+WIDTH = 8
 
 #: Weights and bias of each layer, as views of a flat vector.
 Views = list[tuple[Array, Array]]
@@ -41,15 +45,11 @@ Views = list[tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Dense:
-    """The places and the activation of one layer, ``f(x W + b)``.
-
-    The outputs stand in `n_blocks` blocks of equal width: a mean and a variance, say.
-    """
+    """The places and the activation of one layer, ``f(x W + b)``."""
 
     weight: Slot
     bias: Slot
     activation: str
-    n_blocks: int = 1
 
     @property
     def function(self) -> Activation:
@@ -179,66 +179,42 @@ def share(size: int, part: tuple[int, int]) -> slice:
 
 
 def encoder_decoder(
-    layout: Layout, widths: Sequence[int], activations: Sequence[str], **options: Any
+    layout: Layout,
+    down: Sequence[int],
+    up: Sequence[int],
+    activations: tuple[Sequence[str], Sequence[str]],
+    tied: bool = False,
 ) -> tuple[Chain, Chain]:
-    """Lay out an encoder through `widths` and the decoder that mirrors it.
+    """Lay out an encoder and a decoder.
 
     Parameters
     ----------
     layout : Layout
         Takes the weights first, then the biases, so that weights are one slice.
-    widths : sequence of int
-        From the input to the code.
-    activations : sequence of str
-        One for each encoder layer; the decoder's hidden layers mirror those before
-        the last, and its output is the identity.
-    **options
-        ``tied=True`` makes the decoder's weights the encoder's, transposed. Encoder
-        and decoder may differ at their ends: ``code_outputs`` and ``data_outputs``
-        are the numbers of outputs there for each unit of the code and of the data.
+    down, up : sequence of int
+        Widths of the encoder, from the input to the code, and of the decoder, from
+        the code to the output.
+    activations : tuple of two sequences of str
+        One for each layer of the encoder, and of the decoder.
+    tied : bool
+        Whether the decoder's weights are the encoder's, transposed.
     """
-    tied = options.get("tied", False)
-    heads = options.get("code_outputs", 1), options.get("data_outputs", 1)
-    down, up = list(widths), list(widths)[::-1]
-    down[-1] *= heads[0]
-    up[-1] *= heads[1]
     into = [layout.slot(*pair) for pair in pairwise(down)]
-    back = (
-        [s.T for s in into[::-1]] if tied else [layout.slot(*p) for p in pairwise(up)]
-    )
-    mirrored = [*list(activations)[-2::-1], "identity"]
+    back = [slot.T for slot in reversed(into)]
+    if not tied:
+        back = [layout.slot(*pair) for pair in pairwise(up)]
     return (
-        _chain(layout, into, down[1:], activations, heads[0]),
-        _chain(layout, back, up[1:], mirrored, heads[1]),
+        _chain(layout, into, down[1:], activations[0]),
+        _chain(layout, back, up[1:], activations[1]),
     )
 
 
 def _chain(
-    layout: Layout,
-    weights: list[Slot],
-    widths: list[int],
-    names: Sequence[str],
-    n_heads: int,
+    layout: Layout, weights: list[Slot], widths: Sequence[int], names: Sequence[str]
 ) -> Chain:
-    """Give each weight a bias and an activation; the last layer has so many heads."""
-    blocks = [1] * (len(widths) - 1) + [n_heads]
-    parts = zip(weights, widths, names, blocks, strict=True)
-    return Chain(tuple(Dense(w, layout.slot(n), name, k) for w, n, name, k in parts))
-
-
-def embed(chain: Chain, theta: Array, wide: Chain, out: Array) -> None:
-    """Copy a chain's parameters into those of a wider chain of the same build.
-
-    Units keep their place within each block of outputs; all else is left as it is.
-    """
-    views = zip(chain.layers, chain.of(theta), wide.of(out), strict=True)
-    for layer, sources, targets in views:
-        for source, target in zip(sources, targets, strict=True):
-            width, step = (a.shape[-1] // layer.n_blocks for a in (source, target))
-            rows = tuple(map(slice, source.shape[:-1]))
-            for k in range(layer.n_blocks):
-                place = slice(k * step, k * step + width)
-                target[(*rows, place)] = source[..., k * width : (k + 1) * width]
+    """Give each weight a bias and an activation."""
+    parts = zip(weights, widths, names, strict=True)
+    return Chain(tuple(Dense(w, layout.slot(n), name) for w, n, name in parts))
 
 
 def initialize(chain: Chain, theta: Array, rng: np.random.Generator) -> None:
@@ -248,3 +224,53 @@ def initialize(chain: Chain, theta: Array, rng: np.random.Generator) -> None:
             bound = layer.function.bound(*layer.widths)
             weight = layer.weight.of(theta)
             weight[...] = rng.uniform(-bound, bound, size=weight.shape)
+
+
+class Padded:
+    """A chain that computes blocks of a fixed number of rows, in wider layers.
+
+    The layers are filled up with units that nothing reaches and nothing listens to,
+    and the last block with rows of zeros. Products of matrices of such shapes have no
+    ragged edges, at which a kernel would compute in another order: a row's result
+    does not depend, to the last bit, on the rows that come with it.
+
+    Parameters
+    ----------
+    chain : Chain
+        What to compute.
+    theta : ndarray
+        The vector that holds the chain's parameters.
+    n_rows : int
+        Rows in a block.
+    dtype : dtype
+        The floating-point type to compute in.
+    """
+
+    def __init__(
+        self, chain: Chain, theta: Array, n_rows: int, dtype: np.dtype[Any]
+    ) -> None:
+        layout, layers = Layout(), []
+        for layer in chain.layers:
+            n_in, n_out = map(filled_up, layer.widths)
+            weight, bias = layout.slot(n_in, n_out), layout.slot(n_out)
+            layers.append(Dense(weight, bias, layer.activation))
+        self.chain, flat = Chain(tuple(layers)), np.zeros(layout.size, dtype)
+        self.views = self.chain.of(flat)
+        for sources, targets in zip(chain.of(theta), self.views, strict=True):
+            for source, target in zip(sources, targets, strict=True):
+                target[tuple(map(slice, source.shape))] = source
+        self.tape = Tape.empty(self.chain, n_rows, dtype)
+        self.x = np.zeros((n_rows, layers[0].widths[0]), dtype)
+        self.n_outputs = chain.layers[-1].widths[1]
+
+    def __call__(self, x: Array) -> Array:
+        """Return the output for up to `n_rows` rows; the next call overwrites it."""
+        self.x[: len(x), : x.shape[1]] = x
+        self.x[len(x) :] = 0.0
+        out = self.chain.forward(self.views, self.x, self.tape)
+        return out[: len(x), : self.n_outputs]
+
+
+def filled_up(width: int) -> int:
+    """Round up to a multiple of the width of the widest vector registers."""
+    return -(-width // WIDTH) * WIDTH

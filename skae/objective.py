@@ -23,9 +23,9 @@ from skae.bottlenecks import Bottleneck
 from skae.corruptions import Bounds, Corruption
 from skae.distributions import Distribution
 from skae.layout import Array, Slot
-from skae.network import Chain, Tape, Views
+from skae.network import Chain, Tape, Views, share
 
-__all__ = ["Batch", "Objective", "Parameters"]
+__all__ = ["Batch", "Loss", "Objective", "Parameters"]
 
 
 class Parameters(NamedTuple):
@@ -34,6 +34,25 @@ class Parameters(NamedTuple):
     weights: Array
     encoder: Views
     decoder: Views
+    shared: Array
+
+
+class Loss(NamedTuple):
+    """Means over rows, in nats: what is minimised, and the parts that it comes from.
+
+    Attributes
+    ----------
+    total : float
+        The objective; the penalty on weights is not included.
+    reconstruction : float
+        The mean of ``-log p(x | z)`` over draws.
+    cost : float
+        What the code costs, before it is multiplied by ``beta``.
+    """
+
+    total: float
+    reconstruction: float
+    cost: float
 
 
 @dataclass
@@ -45,7 +64,7 @@ class Batch:
     x : ndarray of shape (n_rows, n_features)
         Clean rows, the target.
     x_in : ndarray of shape (n_rows, n_features)
-        What the encoder sees: the corrupted rows, or `x` itself.
+        What the encoder sees: corrupted or otherwise changed rows, or `x` itself.
     weight : ndarray of shape (n_rows,)
         Row weights; over a batch they sum to one, on average.
     noise : ndarray of shape (n_rows, ...)
@@ -55,9 +74,13 @@ class Batch:
     encoder, decoder : Tape
         Activations and deltas; the decoder's have ``n_rows * n_samples`` rows.
     nll : ndarray of shape (n_rows, n_samples, n_features)
-        Loss per row, draw and feature.
-    cost : ndarray of shape (n_rows, n_samples)
-        Loss per row and draw: what the code costs, then the nll's sum as well.
+        ``-log p(x | z)`` per row, draw and feature.
+    d_shared : ndarray of shape (n_rows, n_samples, n_shared)
+        Its derivative with respect to the shared parameters, where they are learned.
+    misfit, cost : ndarray of shape (n_rows, n_samples)
+        Sum of `nll` over features, and what the code costs.
+    total : ndarray of shape (n_rows, n_samples)
+        ``misfit + beta * cost``.
     share : ndarray of shape (n_rows, n_samples)
         Weight of each draw: the row's weight, divided among its draws.
     loss : ndarray of shape (n_rows,)
@@ -73,7 +96,10 @@ class Batch:
     encoder: Tape
     decoder: Tape
     nll: Array
+    d_shared: Array
+    misfit: Array
     cost: Array
+    total: Array
     share: Array
     loss: Array
 
@@ -95,7 +121,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: ``mean(cost + nll) + alpha / 2 * sum(weights ** 2)``."""
+    """What is minimised: ``mean(nll + beta * cost) + alpha / 2 * sum(weights ** 2)``.
+
+    Attributes
+    ----------
+    encoder, bottleneck, decoder, distribution, corruption : object
+        The five parts.
+    corruption_level : float
+        How much the input is damaged.
+    weights, shared : Slot
+        All weights, and the distribution's parameters that no code changes.
+    alpha, beta : float
+        Weights of the L2 penalty and of what the code costs.
+    learns_shared : bool
+        Whether the shared parameters have a gradient.
+    """
 
     encoder: Chain
     bottleneck: Bottleneck
@@ -104,7 +144,10 @@ class Objective:
     corruption: Corruption
     corruption_level: float
     weights: Slot
-    alpha: float
+    shared: Slot
+    alpha: float = 0.0
+    beta: float = 1.0
+    learns_shared: bool = False
 
     @property
     def n_components(self) -> int:
@@ -121,19 +164,28 @@ class Objective:
         """Whether two evaluations at the same parameters may differ."""
         return self.corruption_level > 0 or self.bottleneck.is_random
 
+    @property
+    def changes_inputs(self) -> bool:
+        """Whether the encoder sees anything else than the target."""
+        return self.corruption_level > 0 or self.distribution.changes_inputs
+
     def of(self, flat: Array) -> Parameters:
         """Return `flat` seen as parameters."""
-        weights = self.weights.of(flat)
-        return Parameters(weights, self.encoder.of(flat), self.decoder.of(flat))
+        ends = self.weights.of(flat), self.shared.of(flat)
+        return Parameters(
+            ends[0], self.encoder.of(flat), self.decoder.of(flat), ends[1]
+        )
 
     def batch(self, n_rows: int, dtype: np.dtype[Any]) -> Batch:
         """Allocate the memory for batches of up to `n_rows` rows."""
         n_samples = self.bottleneck.n_samples
+        n_shared = self.shared.size if self.learns_shared else 0
         x = np.empty((n_rows, self.n_features), dtype)
         code = np.empty((n_rows, n_samples, self.n_components), dtype)
+        of_draws = np.empty((4, n_rows, n_samples), dtype)
         return Batch(
             x=x,
-            x_in=np.empty_like(x) if self.corruption_level > 0 else x,
+            x_in=np.empty_like(x) if self.changes_inputs else x,
             weight=np.empty(n_rows, dtype),
             noise=np.empty((n_rows, 0), dtype),
             code=code,
@@ -141,8 +193,11 @@ class Objective:
             encoder=Tape.empty(self.encoder, n_rows, dtype),
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
             nll=np.empty((n_rows, n_samples, self.n_features), dtype),
-            cost=np.empty((n_rows, n_samples), dtype),
-            share=np.empty((n_rows, n_samples), dtype),
+            d_shared=np.empty((n_rows, n_samples, n_shared), dtype),
+            misfit=of_draws[0],
+            cost=of_draws[1],
+            total=of_draws[2],
+            share=of_draws[3],
             loss=np.empty(n_rows, dtype),
         )
 
@@ -152,22 +207,17 @@ class Objective:
         return np.empty(max(layer.product_size for layer in layers), dtype)
 
     def draw(self, batch: Batch, bounds: Bounds, rng: np.random.Generator) -> None:
-        """Draw all the randomness of one evaluation, given the rows in ``batch.x``."""
+        """Draw all the randomness of one evaluation, given the rows in ``batch.x``.
+
+        `bounds` are the smallest and largest inputs that the encoder may see.
+        """
+        if self.changes_inputs:
+            self.distribution.inputs(batch.x, batch.x_in)
         if self.corruption_level > 0:
-            batch.x_in[...] = batch.x
             level = self.corruption_level
             self.corruption.corrupt(batch.x_in, level, bounds, rng)
         shape = batch.code.shape
         batch.noise = self.bottleneck.draw(shape, batch.code.dtype, rng)
-
-    def encode(self, params: Parameters, batch: Batch) -> Array:
-        """Return the code that represents each clean row, without any draw."""
-        h = self.encoder.forward(params.encoder, batch.x, batch.encoder)
-        return self.bottleneck.code(h)
-
-    def decode(self, params: Parameters, z: Array, batch: Batch) -> Array:
-        """Return the `eta` of each code; the batch lends its memory."""
-        return self.decoder.forward(params.decoder, z, batch.decoder)
 
     def forward(self, params: Parameters, batch: Batch) -> Array:
         """Return `eta`, of shape (n_rows, n_samples, n_outputs)."""
@@ -182,18 +232,27 @@ class Objective:
         """Find every loss and every delta; rows do not meet, so any rows will do."""
         eta = self.forward(params, batch)
         target = batch.x[:, None]
-        self.distribution.nll(target, eta, 1.0, batch.nll)
-        batch.cost += batch.nll.sum(axis=2)
-        np.mean(batch.cost, axis=1, out=batch.loss)
-        np.divide(batch.weight[:, None], eta.shape[1], out=batch.share)
+        self.distribution.nll(target, eta, params.shared, batch.nll)
+        np.sum(batch.nll, axis=2, out=batch.misfit)
+        np.multiply(batch.cost, self.beta, out=batch.total)
+        batch.total += batch.misfit
+        self.bottleneck.combine(batch.total, batch.loss, batch.share)
+        batch.share *= batch.weight[:, None]
 
         d_eta = batch.decoder.deltas[-1].reshape(eta.shape)
-        self.distribution.gradient(target, eta, 1.0, d_eta)
+        d_shared = batch.d_shared if self.learns_shared else None
+        self.distribution.gradient(target, eta, params.shared, d_eta, d_shared)
         d_eta *= batch.share[:, :, None]
         d_z = batch.d_code.reshape(-1, self.n_components)
         self.decoder.backward(params.decoder, batch.decoder, d_z)
-        h, d_h = batch.encoder.outputs[-1], batch.encoder.deltas[-1]
-        self.bottleneck.backward(h, batch.noise, batch.d_code, batch.share, d_h)
+        self.bottleneck.backward(
+            batch.encoder.outputs[-1],
+            batch.noise,
+            batch.code,
+            batch.d_code,
+            self.beta * batch.share,
+            batch.encoder.deltas[-1],
+        )
         self.encoder.backward(params.encoder, batch.encoder)
 
     def weight_phase(
@@ -207,6 +266,10 @@ class Objective:
         z = batch.code.reshape(-1, self.n_components)
         self.encoder.gradients(grads.encoder, batch.x_in, batch.encoder, product, part)
         self.decoder.gradients(grads.decoder, z, batch.decoder, product, part)
+        if self.learns_shared:
+            place = share(self.shared.size, part)
+            d_shared = batch.d_shared.reshape(batch.share.size, -1)[:, place]
+            grads.shared[place] += batch.share.ravel() @ d_shared
 
     def decay(self, params: Parameters, grads: Parameters, product: Array) -> float:
         """Add the gradient of the penalty on weights; return its value."""
@@ -220,8 +283,14 @@ class Objective:
 
     def loss_and_gradient(
         self, params: Parameters, batch: Batch, grads: Parameters, product: Array
-    ) -> float:
+    ) -> Loss:
         """Return the loss of a drawn batch, penalty aside; add its gradient."""
         self.row_phase(params, batch)
         self.weight_phase(batch, grads, product)
-        return float(batch.weight @ batch.loss)
+        return self.loss(batch)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the means over the rows of a batch that has been evaluated."""
+        weight = batch.weight
+        parts = batch.misfit.mean(axis=1), batch.cost.mean(axis=1)
+        return Loss(*(float(weight @ value) for value in (batch.loss, *parts)))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import optimize
 
 from skae.layout import Array
-from skae.objective import Objective
+from skae.objective import Loss, Objective
 from skae.optimizers import Moments, Optimizer
 from skae.rows import Rows
 
@@ -50,7 +50,10 @@ class Trainer:
     rows : Rows
         The training rows.
     bounds : tuple of ndarray
-        Smallest and largest value of each column, as corruptions want them.
+        Smallest and largest input of each column, as corruptions want them.
+    limits : tuple of ndarray
+        Lowest and highest value of each shared parameter; where they are equal, the
+        parameter is fixed.
     batch_size : int
         Rows per step; the short last batch is kept.
     shuffle : bool
@@ -65,13 +68,15 @@ class Trainer:
         theta: Array,
         rows: Rows,
         bounds: tuple[Array, Array],
+        limits: tuple[Array, Array],
         *,
         batch_size: int,
         shuffle: bool,
         rng: np.random.Generator,
     ) -> None:
         self.objective, self.theta, self.rows = objective, theta, rows
-        self.bounds, self.shuffle, self.rng = bounds, shuffle, rng
+        self.bounds, self.limits = bounds, limits
+        self.shuffle, self.rng = shuffle, rng
         self.batch_size = min(batch_size, len(rows))
         self.grad = np.zeros_like(theta)
         self.params, self.grads = objective.of(theta), objective.of(self.grad)
@@ -80,21 +85,25 @@ class Trainer:
         self.mean_weight = rows.mean_weight
         self.first_loss: float | None = None
 
-    def evaluate(self, index: Array, total: float) -> float:
+    def charge(self, beta: float) -> None:
+        """Set the weight of what the code costs."""
+        self.objective = replace(self.objective, beta=beta)
+
+    def evaluate(self, index: Array, total: float) -> Loss:
         """Add the gradient of the loss of these rows to ``grad``; return the loss."""
         batch = self.batch
         if len(index) < len(batch.x):
             batch = batch.rows(0, len(index))
         self.rows.load(index, batch.x, batch.weight, total)
         self.objective.draw(batch, self.bounds, self.rng)
-        value = self.objective.loss_and_gradient(
+        loss = self.objective.loss_and_gradient(
             self.params, batch, self.grads, self.product
         )
-        if not math.isfinite(value):
-            raise DivergenceError(f"the loss is {value}")
-        return value
+        if not math.isfinite(loss.total):
+            raise DivergenceError(f"the loss is {loss.total}")
+        return loss
 
-    def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> float:
+    def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> Loss:
         """Take one step for each batch; return the mean loss in nats per row.
 
         A batch's weights are divided by what a batch of its size weighs on average, and
@@ -103,16 +112,16 @@ class Trainer:
         order = self.rows.index
         if self.shuffle and self.batch_size < len(order):
             order = self.rng.permutation(order)
-        loss = 0.0
+        sums = np.zeros(len(Loss._fields))
         with np.errstate(all="ignore"):
             for start in range(0, len(order), self.batch_size):
                 index = order[start : start + self.batch_size]
                 total = self.mean_weight * len(index)
-                value = self.step(index, total, optimizer, moments, rate)
-                loss += len(index) * value
+                loss = self.step(index, total, optimizer, moments, rate)
+                sums += np.multiply(len(index), loss)
         if not np.isfinite(self.theta).all():
             raise DivergenceError("a weight is no longer finite")
-        return loss / len(order)
+        return Loss(*(sums / len(order)).tolist())
 
     def step(
         self,
@@ -121,18 +130,26 @@ class Trainer:
         optimizer: Optimizer,
         moments: Moments,
         rate: float,
-    ) -> float:
+    ) -> Loss:
         """Move the parameters once, by the gradient of these rows; return the loss."""
         self.grad.fill(0.0)
-        loss = self.begin(self.evaluate(index, total) + self.decay())
+        loss = self.begin(self.penalized(self.evaluate(index, total)))
         optimizer.step(self.theta, self.grad, moments, rate)
+        if self.objective.learns_shared:
+            np.clip(self.params.shared, *self.limits, out=self.params.shared)
         return loss
+
+    def penalized(self, loss: Loss) -> Loss:
+        """Add the penalty on weights, and what limits do to the gradient."""
+        low, high = self.limits
+        self.grads.shared[low == high] = 0.0
+        return loss._replace(total=loss.total + self.decay())
 
     def decay(self) -> float:
         """Add the gradient of the penalty on weights; return its value."""
         return self.objective.decay(self.params, self.grads, self.product)
 
-    def full(self) -> float:
+    def full(self) -> Loss:
         """Set ``grad`` to the gradient over all rows; return the loss.
 
         Batches are visited one by one and their gradients added, so that memory does
@@ -141,15 +158,25 @@ class Trainer:
         order = self.rows.index
         total = self.mean_weight * len(order)
         self.grad.fill(0.0)
-        loss = self.decay()
+        sums = np.zeros(len(Loss._fields))
         with np.errstate(all="ignore"):
             for start in range(0, len(order), self.batch_size):
-                loss += self.evaluate(order[start : start + self.batch_size], total)
-        return self.begin(loss)
+                index = order[start : start + self.batch_size]
+                sums += self.evaluate(index, total)
+        return self.begin(self.penalized(Loss(*sums.tolist())))
 
-    def begin(self, loss: float) -> float:
+    def box(self) -> optimize.Bounds:
+        """Return the limits of all parameters, infinite for all but the shared."""
+        low = np.full(len(self.theta), -np.inf)
+        high = -low
+        for end, limit in zip((low, high), self.limits, strict=True):
+            self.objective.shared.of(end)[...] = limit
+        return optimize.Bounds(low, high)
+
+    def begin(self, loss: Loss) -> Loss:
         """Remember the loss of the very first step; return the loss as it is."""
-        self.first_loss = loss if self.first_loss is None else self.first_loss
+        if self.first_loss is None:
+            self.first_loss = loss.total
         return loss
 
 
@@ -198,6 +225,8 @@ class Monitor:
         parameters with the smallest are kept.
     report : callable or None
         Called with a line of text after each epoch.
+    patience_from : int
+        Epochs that are not judged, because the objective still changes in them.
     """
 
     def __init__(
@@ -206,16 +235,19 @@ class Monitor:
         stopping: Stopping,
         validate: Callable[[], float] | None = None,
         report: Callable[[str], None] | None = None,
+        patience_from: int = 0,
     ) -> None:
         self.theta, self.stopping = theta, stopping
+        self.patience_from = patience_from
         self.validate, self.report = validate, report
         self.best_theta = theta.copy() if validate else theta
-        self.losses: list[float] = []
+        self.losses: list[Loss] = []
         self.validation_losses: list[float] = []
 
-    def __call__(self, loss: float) -> bool:
+    def __call__(self, losses: Loss) -> bool:
         """Record the loss of an epoch; return whether progress has stalled."""
-        self.losses.append(loss)
+        self.losses.append(losses)
+        loss = losses.total
         line = f"Epoch {len(self.losses)}, loss = {loss:.6g} nats per row"
         if self.validate:
             loss = self.validate()
@@ -227,7 +259,7 @@ class Monitor:
             line += f", validation loss = {loss:.6g}"
         if self.report:
             self.report(line)
-        return self.stopping.stalls(loss)
+        return len(self.losses) > self.patience_from and self.stopping.stalls(loss)
 
     def finish(self) -> None:
         """Bring back the best parameters."""
@@ -240,17 +272,20 @@ def descend(
     moments: Moments,
     *,
     rate: Callable[[int, int], float],
+    beta: Callable[[int], float],
     max_iter: int,
     n_drops: int,
     monitor: Monitor,
 ) -> bool:
     """Train for up to `max_iter` epochs; return whether it stopped by itself.
 
-    ``rate(epoch, drops)`` is the learning rate. When progress stalls, up to `n_drops`
+    ``rate(epoch, drops)`` is the learning rate, ``beta(epoch)`` the weight of what the
+    code costs. When progress stalls, up to `n_drops`
     times the next drop is tried; then training ends.
     """
     drops = 0
     for epoch in range(1, max_iter + 1):
+        trainer.charge(beta(epoch))
         loss = trainer.epoch(optimizer, moments, rate(epoch, drops))
         if monitor(loss):
             if drops == n_drops:
@@ -263,13 +298,13 @@ def lbfgs(
     trainer: Trainer, *, max_iter: int, max_fun: int, tol: float, monitor: Monitor
 ) -> str | None:
     """Minimise over all rows by SciPy's L-BFGS-B; say why it stopped short, if so."""
-    loss = math.inf
+    loss = Loss(math.inf, math.inf, math.inf)
 
     def value_and_gradient(theta: Array) -> tuple[float, Array]:
         nonlocal loss
         trainer.theta[...] = theta
         loss = trainer.full()
-        return loss, trainer.grad.astype(np.float64)
+        return loss.total, trainer.grad.astype(np.float64)
 
     def callback(theta: Array) -> None:
         # The accepted point is the last that the line search has tried.
@@ -284,6 +319,7 @@ def lbfgs(
         trainer.theta.astype(np.float64),
         jac=True,
         method="L-BFGS-B",
+        bounds=trainer.box(),
         callback=callback,
         options=options,
     )
@@ -295,5 +331,5 @@ def lbfgs(
     # A line search also fails where rounding allows no progress any more.
     size = max(1.0, float(np.abs(result.x).max()))
     steepest = float(np.abs(result.jac).max()) * size
-    rounding = math.sqrt(np.finfo(trainer.theta.dtype).eps) * abs(loss)
+    rounding = math.sqrt(np.finfo(trainer.theta.dtype).eps) * abs(loss.total)
     return str(result.message) if steepest > rounding else None

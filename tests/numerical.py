@@ -35,33 +35,46 @@ def check_gradient(function, gradient, point, seed=0, tolerance=TOLERANCE):
 
 def support_sample(distribution: Distribution, shape, rng):
     """Draw data inside the support of a distribution."""
-    low, high = distribution.support.low, distribution.support.high
+    if distribution.sums_to_one:
+        return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
+    support = distribution.support
+    low, high = support.low, support.high
+    x = rng.standard_normal(shape) * (4.0 if support.whole else 1.0)
     if np.isfinite(low) and np.isfinite(high):
-        return rng.uniform(low, high, shape)
-    x = rng.standard_normal(shape)
-    if np.isfinite(low):
-        return low + np.abs(x)
-    return high - np.abs(x) if np.isfinite(high) else x
+        margin = 0.01 * (high - low) if support.open else 0.0
+        x = rng.uniform(low + margin, high - margin, shape)
+    elif np.isfinite(low):
+        x = low + np.abs(x)
+    elif np.isfinite(high):
+        x = high - np.abs(x)
+    return np.round(x) if support.whole else x
 
 
 def check_distribution(distribution: Distribution, seed=0):
-    """Check gradient, ``out=`` and broadcasting of a distribution."""
+    """Check derivatives, ``out=`` and broadcasting of a distribution."""
     rng = np.random.default_rng(seed)
     n_rows, n_samples, n_features = 7, 3, 5
-    n_outputs = n_features * distribution.outputs_per_feature
     x = support_sample(distribution, (n_rows, 1, n_features), rng)
-    eta = rng.standard_normal((n_rows, n_samples, n_outputs))
-    scale = rng.uniform(0.5, 2.0, n_features)
+    eta = rng.standard_normal((n_rows, n_samples, distribution.n_outputs(n_features)))
+    shared = rng.uniform(-0.7, 0.7, distribution.n_shared(n_features))
+    weight = rng.uniform(0.5, 2.0, (n_rows, n_samples, 1))
     nll = np.full((n_rows, n_samples, n_features), np.nan)
-    gradient = np.full(eta.shape, np.nan)
+    d_eta, again = np.full((2, *eta.shape), np.nan)
+    d_shared = np.full((n_rows, n_samples, len(shared)), np.nan)
 
-    def total(eta):
-        distribution.nll(x, eta, scale, nll)
-        return nll.sum()
+    def total(eta, shared):
+        distribution.nll(x, eta, shared, nll)
+        return np.sum(weight * nll)
 
-    before = x.copy(), eta.copy()
-    total(eta)
-    distribution.gradient(x, eta, scale, gradient)
-    np.testing.assert_array_equal(x, before[0])
-    np.testing.assert_array_equal(eta, before[1])
-    check_gradient(total, gradient, eta, seed)
+    before = x.copy(), eta.copy(), shared.copy()
+    total(eta, shared)
+    distribution.gradient(x, eta, shared, d_eta, d_shared)
+    distribution.gradient(x, eta, shared, again)
+    for array, copy in zip((x, eta, shared, again), (*before, d_eta), strict=True):
+        np.testing.assert_array_equal(array, copy)
+    assert distribution.mean(eta, shared).shape == nll.shape
+    assert distribution.sample(eta, shared, rng).shape == nll.shape
+    check_gradient(lambda eta: total(eta, shared), weight * d_eta, eta, seed)
+    if len(shared):
+        expected = np.sum(weight * d_shared, axis=(0, 1))
+        check_gradient(lambda shared: total(eta, shared), expected, shared, seed)

@@ -1,14 +1,21 @@
 import numpy as np
 import pytest
 from numerical import check_gradient
+from scipy import special, stats
 
-from skae.bottlenecks import Deterministic, GaussianPosterior
+from skae.bottlenecks import Deterministic, GaussianPosterior, ImportanceWeighted
+from skae.draws import normal_draws
 
 BOTTLENECKS = [
     Deterministic(),
     GaussianPosterior(),
-    GaussianPosterior(beta=0.3, n_samples=4),
+    GaussianPosterior(n_samples=4),
+    GaussianPosterior(n_samples=2, free_bits=0.5),
+    ImportanceWeighted(),
+    ImportanceWeighted(n_samples=5),
 ]
+every = pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=repr)
+random = pytest.mark.parametrize("bottleneck", BOTTLENECKS[1:], ids=repr)
 
 
 @pytest.fixture
@@ -16,37 +23,87 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=repr)
+class Draws:
+    """A bottleneck beside some encoder outputs and draws, its results not a number."""
+
+    def __init__(self, bottleneck, rng, n=6, k=3):
+        shape = n, bottleneck.n_samples, k
+        self.bottleneck = bottleneck
+        self.h = rng.standard_normal((n, k * bottleneck.outputs_per_unit))
+        self.noise = bottleneck.draw(shape, self.h.dtype, rng)
+        self.z, self.cost = np.full(shape, np.nan), np.full(shape[:2], np.nan)
+
+    def forward(self, h):
+        self.bottleneck.forward(h, self.noise, self.z, self.cost)
+        return self.z, self.cost
+
+    def backward(self, d_z, weight):
+        self.forward(self.h)
+        d_h = np.full_like(self.h, np.nan)
+        args = self.h, self.noise, self.z, d_z.copy(), weight, d_h
+        self.bottleneck.backward(*args)
+        return d_h
+
+
+@every
 def test_gradient(bottleneck, rng):
-    n, k, n_samples = 6, 3, bottleneck.n_samples
-    h = rng.standard_normal((n, k * bottleneck.outputs_per_unit))
-    noise = bottleneck.draw((n, n_samples, k), h.dtype, rng)
-    d_z, weight = (
-        rng.standard_normal((n, n_samples, k)),
-        rng.uniform(size=(n, n_samples)),
-    )
-    z, cost, d_h = (
-        np.full_like(d_z, np.nan),
-        np.full_like(weight, np.nan),
-        np.full_like(h, np.nan),
-    )
+    draws = Draws(bottleneck, rng)
+    d_z = rng.standard_normal(draws.z.shape)
+    weight = rng.uniform(size=draws.cost.shape)
 
     def loss(h):
-        bottleneck.forward(h, noise, z, cost)
+        z, cost = draws.forward(h)
         return float(np.sum(z * d_z) + np.sum(cost * weight))
 
-    bottleneck.backward(h, noise, d_z, weight, d_h)
-    check_gradient(loss, d_h, h)
+    check_gradient(loss, draws.backward(d_z, weight), draws.h)
+
+
+@every
+def test_backward_reads_its_arguments_and_overwrites_d_z_at_most(bottleneck, rng):
+    draws = Draws(bottleneck, rng)
+    draws.forward(draws.h)
+    d_h, d_z = np.empty_like(draws.h), rng.standard_normal(draws.z.shape)
+    read = draws.h, draws.noise, draws.z, rng.uniform(size=draws.cost.shape)
+    before = [array.copy() for array in read]
+    bottleneck.backward(*read[:3], d_z, read[3], d_h)
+    for array, copy in zip(read, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@every
+def test_share_is_the_derivative_of_the_loss(bottleneck, rng):
+    total = rng.normal(100.0, 2.0, (6, bottleneck.n_samples))
+    weight = rng.standard_normal(6)
+    loss, share = np.full(6, np.nan), np.full_like(total, np.nan)
+
+    def weighted(total):
+        bottleneck.combine(total, loss, np.empty_like(total))
+        return float(weight @ loss)
+
+    before = total.copy()
+    bottleneck.combine(total, loss, share)
+    np.testing.assert_array_equal(total, before)
+    np.testing.assert_allclose(share.sum(axis=1), 1.0, rtol=1e-14)
+    check_gradient(weighted, weight[:, None] * share, total)
+
+
+@random
+def test_single_precision_stays(bottleneck, rng):
+    noise = bottleneck.draw((4, bottleneck.n_samples, 2), np.dtype(np.float32), rng)
+    assert noise.dtype == np.float32
+    assert noise.shape == (4, bottleneck.n_samples, 2)
 
 
 def test_deterministic_code_is_the_encoder_s_output(rng):
-    h, z, cost = rng.standard_normal((4, 2)), np.empty((4, 1, 2)), np.empty((4, 1))
-    bottleneck = Deterministic()
-    bottleneck.forward(h, bottleneck.draw((4, 1, 2), h.dtype, rng), z, cost)
-    np.testing.assert_array_equal(z[:, 0], h)
-    np.testing.assert_array_equal(bottleneck.code(h), h)
+    draws = Draws(Deterministic(), rng)
+    z, cost = draws.forward(draws.h)
+    np.testing.assert_array_equal(z[:, 0], draws.h)
+    np.testing.assert_array_equal(draws.bottleneck.code(draws.h), draws.h)
     assert not cost.any()
-    assert not bottleneck.is_random
+    assert not draws.bottleneck.is_random
+
+
+# --- a normal posterior ---------------------------------------------------------------
 
 
 def test_divergence_from_the_prior():
@@ -58,17 +115,137 @@ def test_divergence_from_the_prior():
     expected = 0.5 * (3.14**2 + 2.7**2 - 1) - np.log(2.7)
     assert cost[0, 0] == pytest.approx(expected)
     assert cost[0, 0] == pytest.approx(7.08155, abs=1e-5)
-    bottleneck.backward(h, noise, np.zeros_like(z), np.ones((1, 1)), d_h)
+    bottleneck.backward(h, noise, z, np.zeros_like(z), np.ones((1, 1)), d_h)
     # d/d log sigma^2 is sigma / 2 times the derivative by sigma, 2.7 - 1 / 2.7.
     np.testing.assert_allclose(d_h, [[3.14, 0.5 * 2.7 * (2.7 - 1 / 2.7)]])
+    assert d_h[0, 1] / (0.5 * 2.7) == pytest.approx(2.32963, abs=1e-5)
 
 
-def test_gaussian_codes_have_the_posterior_s_moments(rng):
+def test_the_prior_itself_costs_nothing(rng):
+    draws = Draws(GaussianPosterior(n_samples=2), rng)
+    draws.h.fill(0.0)
+    z, cost = draws.forward(draws.h)
+    np.testing.assert_array_equal(z, draws.noise)
+    np.testing.assert_array_equal(cost, 0.0)
+    d_h = draws.backward(np.zeros_like(z), np.ones_like(cost))
+    np.testing.assert_array_equal(d_h, 0.0)
+
+
+@pytest.mark.parametrize("kind", [GaussianPosterior, ImportanceWeighted])
+def test_gaussian_codes_have_the_posterior_s_moments(kind, rng):
     h = np.array([[1.5, np.log(0.25)]])
-    bottleneck = GaussianPosterior(n_samples=100_000)
+    bottleneck = kind(n_samples=100_000)
     z, cost = np.empty((1, 100_000, 1)), np.empty((1, 100_000))
     noise = bottleneck.draw(z.shape, h.dtype, rng)
     bottleneck.forward(h, noise, z, cost)
     assert z.mean() == pytest.approx(1.5, abs=0.01)
     assert z.std() == pytest.approx(0.5, rel=0.01)
     np.testing.assert_array_equal(bottleneck.code(h), [[1.5]])
+    assert bottleneck.is_random
+
+
+def test_free_bits_are_free():
+    # Divergences of 0.02, 0.5 and 2: below, at and above what is free.
+    h = np.array([[0.2, 1.0, 2.0, 0.0, 0.0, 0.0], [3.0, 0.3, 0.1, 0.5, 0.1, -0.2]])
+    free, plain = GaussianPosterior(free_bits=0.5), GaussianPosterior()
+    noise, z = np.zeros((2, 1, 3)), np.empty((2, 1, 3))
+    cost, d_free, d_plain = np.empty((2, 1)), np.empty_like(h), np.empty_like(h)
+    weight = np.array([[1.0], [0.3]])
+    free.forward(h, noise, z, cost)
+    of_mean, of_variance = np.square(h[:, :3]), np.exp(h[:, 3:]) - h[:, 3:] - 1
+    kl = 0.5 * (of_mean + of_variance)
+    np.testing.assert_allclose(cost[:, 0], np.maximum(kl, 0.5).sum(axis=1))
+    free.backward(h, noise, z, np.zeros_like(z), weight, d_free)
+    plain.backward(h, noise, z, np.zeros_like(z), weight, d_plain)
+    above = np.array([[False, False, True], [True, False, False]])
+    np.testing.assert_array_equal(above, kl > 0.5)
+    above = np.tile(above, 2)  # of the mean and of the variance
+    np.testing.assert_array_equal(d_free[~above], 0.0)
+    np.testing.assert_array_equal(d_free[above], d_plain[above])
+    assert d_plain[~above].any()
+
+
+def test_a_component_that_is_free_still_learns_from_the_decoder(rng):
+    draws = Draws(GaussianPosterior(n_samples=3, free_bits=1e3), rng)
+    d_z = rng.standard_normal(draws.z.shape)
+    d_h = draws.backward(d_z, np.ones_like(draws.cost))
+    np.testing.assert_allclose(d_h[:, :3], d_z.sum(axis=1))
+
+
+# --- several draws with one bound -----------------------------------------------------
+
+
+def combined(total):
+    total = np.asarray(total, dtype=float)
+    loss, share = np.full(len(total), np.nan), np.full_like(total, np.nan)
+    ImportanceWeighted(total.shape[1]).combine(total, loss, share)
+    return loss, share
+
+
+def test_sampled_cost_is_the_divergence_on_average():
+    draws = normal_draws(2**14, 2)
+    bottleneck = ImportanceWeighted(len(draws))
+    h = np.array([[3.14, -0.5, np.log(2.7**2), np.log(0.2)]])
+    z, cost = np.empty((1, *draws.shape)), np.empty((1, len(draws)))
+    bottleneck.forward(h, draws[None], z, cost)
+    exact = np.empty((1, 1))
+    GaussianPosterior().forward(h, np.zeros((1, 1, 2)), np.empty((1, 1, 2)), exact)
+    assert cost.mean() == pytest.approx(exact[0, 0], rel=1e-3)
+
+
+def test_sampled_cost_is_a_ratio_of_densities(rng):
+    draws = Draws(ImportanceWeighted(n_samples=4), rng)
+    z, cost = draws.forward(draws.h)
+    mu, log_variance = draws.h[:, None, :3], draws.h[:, None, 3:]
+    q = stats.norm(mu, np.exp(0.5 * log_variance)).logpdf(z)
+    expected = (q - stats.norm.logpdf(z)).sum(axis=2)
+    np.testing.assert_allclose(cost, expected, rtol=1e-6)
+
+
+def test_every_draw_of_the_true_posterior_tells_the_likelihood(rng):
+    # x = w z + noise: both p(z | x) and p(x) are known, and p(x) is the ratio.
+    w, scale, x = 1.7, 0.6, 2.3
+    variance = 1 / (1 + (w / scale) ** 2)
+    h = np.array([[variance * w * x / scale**2, np.log(variance)]])
+    bottleneck = ImportanceWeighted(n_samples=7)
+    z, cost = np.empty((1, 7, 1)), np.empty((1, 7))
+    noise = bottleneck.draw(z.shape, h.dtype, rng)
+    bottleneck.forward(h, noise, z, cost)
+    total = cost - stats.norm(w * z[:, :, 0], scale).logpdf(x)
+    expected = -stats.norm(0, np.hypot(w, scale)).logpdf(x)
+    np.testing.assert_allclose(total, expected, rtol=1e-12)
+    loss, share = combined(total)
+    assert loss[0] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(share, 1 / 7)
+
+
+def test_the_loss_is_a_log_mean_exp(rng):
+    total = rng.normal(50.0, 5.0, (20, 8))
+    loss, share = combined(total)
+    expected = np.log(8) - special.logsumexp(-total, axis=1)
+    np.testing.assert_allclose(loss, expected, rtol=1e-13)
+    np.testing.assert_allclose(share, special.softmax(-total, axis=1), rtol=1e-12)
+    assert (loss <= total.mean(axis=1)).all()
+    assert (loss >= total.min(axis=1)).all()
+
+
+def test_more_draws_make_a_tighter_bound(rng):
+    # Burda et al., theorem 1: true for the average over all draws left out.
+    total = rng.normal(50.0, 5.0, (20, 6))
+    fewer = [combined(np.delete(total, i, axis=1))[0] for i in range(6)]
+    assert (combined(total)[0] < np.mean(fewer, axis=0)).all()
+
+
+def test_one_draw_is_the_evidence_lower_bound(rng):
+    total = rng.normal(50.0, 5.0, (20, 1))
+    loss, share = combined(total)
+    np.testing.assert_array_equal(loss, total[:, 0])
+    np.testing.assert_array_equal(share, 1.0)
+
+
+@pytest.mark.parametrize("worst", [2e3, 1e300, np.inf])
+@pytest.mark.parametrize("least", [-1e5, 0.0, 1e5])
+def test_a_draw_that_underflows_has_no_share(worst, least):
+    loss, share = combined([[least, worst + least, least]])
+    np.testing.assert_allclose(loss, least + np.log(1.5), rtol=1e-14)
+    np.testing.assert_array_equal(share, [[0.5, 0.0, 0.5]])

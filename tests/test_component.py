@@ -55,9 +55,23 @@ def test_resolve_validates_an_instance():
         (Range(0.0, 1.0), "[0, 1]", [0.0, 0.5, 1.0], [-0.1, 1.1, np.nan]),
         (Range(0.0), "[0, inf)", [0.0, 1e300], [-1e-300]),
         (Range(), "(-inf, inf)", [-1e300, 1e300], [np.nan]),
+        (Range(high=2.0), "(-inf, 2]", [-1e300, 2.0], [2.1]),
+        (Range(0.0, 1.0, open=True), "(0, 1)", [1e-300, 0.5], [0.0, 1.0, np.nan]),
+        (Range(0.0, open=True), "(0, inf)", [1e-300, 1e300], [0.0, -1.0]),
+        (
+            Range(0.0, whole=True),
+            "whole numbers in [0, inf)",
+            [0.0, 3.0, 1e300],
+            [-1.0, 0.5, np.nan],
+        ),
+        (Range(0.0, 1.0, whole=True), "whole numbers in [0, 1]", [0, 1], [0.5, 2]),
     ],
 )
 def test_range(interval, text, inside, outside):
     assert str(interval) == text
     assert all(value in interval for value in inside)
     assert not any(value in interval for value in outside)
+    values = np.array([[*inside, *outside]])
+    expected = [[*(len(inside) * [False]), *(len(outside) * [True])]]
+    np.testing.assert_array_equal(interval.outside(values), expected)
+    assert interval.outside(values).dtype == bool

@@ -7,7 +7,7 @@ from itertools import pairwise
 import joblib
 import numpy as np
 import pytest
-from scipy import sparse, stats
+from scipy import sparse, special, stats
 from scipy.linalg import subspace_angles
 from sklearn import config_context
 from sklearn.base import clone
@@ -20,11 +20,19 @@ from sklearn.preprocessing import StandardScaler
 
 from skae import DenoisingAutoencoder
 from skae.corruptions import CORRUPTIONS, Masking
-from skae.distributions import DISTRIBUTIONS, Bernoulli
+from skae.distributions import DISTRIBUTIONS, Bernoulli, Huber
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Adam
 
 unsettled = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 pytestmark = unsettled
+
+LIKELIHOODS = [name for name in DISTRIBUTIONS if DISTRIBUTIONS[name].is_likelihood]
+LOSSES = {
+    "absolute_error": np.abs,
+    "huber": lambda r: special.huber(1.0, r),
+    "log_cosh": lambda r: np.log(np.cosh(r)),
+    "squared_error": np.square,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,16 @@ def X():
 @pytest.fixture(scope="module")
 def digits():
     return load_digits().data
+
+
+def inside(distribution, levels):
+    """Turn whole numbers from 0 to 16 into data that the distribution can have."""
+    family = DISTRIBUTIONS[distribution]()
+    if family.sums_to_one:
+        return np.eye(levels.shape[1])[levels.argmax(axis=1)]
+    if family.support.whole:
+        return levels
+    return (levels + 0.5) / 17 if family.support.open else levels / 16
 
 
 def make(n_components=2, **params):
@@ -129,12 +147,13 @@ def test_denoising_repairs_what_the_plain_autoencoder_does_not(digits):
 # --- the contract of the scores -------------------------------------------------------
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", LIKELIHOODS)
 def test_feature_scores_sum_to_the_row_s(digits, distribution):
-    data = digits[:200] / 16
+    data = inside(distribution, digits[:200])
     autoencoder = make(distribution=distribution).fit(data)
     shares = autoencoder.score_features(data)
     assert shares.shape == data.shape
+    assert np.isfinite(shares).all()
     np.testing.assert_allclose(shares.sum(axis=1), autoencoder.score_samples(data))
 
 
@@ -168,7 +187,9 @@ def test_a_constant_column_neither_divides_by_zero_nor_dominates(X, value):
     )
 
 
-@pytest.mark.parametrize("method", ["transform", "score_samples", "score_features"])
+@pytest.mark.parametrize(
+    "method", ["transform", "score_samples", "score_features", "reconstruction_error"]
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_same_row_same_answer_to_the_last_bit(digits, method, dtype):
     data = digits[:300].astype(dtype)
@@ -180,6 +201,94 @@ def test_same_row_same_answer_to_the_last_bit(digits, method, dtype):
     for i in (0, 128, 299):
         np.testing.assert_array_equal(call(data[[i]])[0], together[i])
     np.testing.assert_array_equal(call(data), together)
+
+
+# --- distributions that are losses ----------------------------------------------------
+
+#: A loss in some columns is enough; it is named with its columns.
+CULPRITS = [
+    *((name, f"'{name}'") for name in LOSSES),
+    (Huber(2.0), "Huber(delta=2.0)"),
+    ([("gaussian", [2, 0]), ("huber", [1, 3])], "'huber' (columns 1, 3)"),
+    (
+        [("huber", slice(1)), ("laplace", [1, 2]), ("log_cosh", [3])],
+        "'huber' (column 0) and 'log_cosh' (column 3)",
+    ),
+]
+
+
+@pytest.mark.parametrize("method", ["score", "score_samples", "score_features"])
+@pytest.mark.parametrize(("distribution", "culprit"), CULPRITS, ids=str)
+def test_a_loss_has_no_scores(X, distribution, culprit, method):
+    autoencoder = make(distribution=distribution, max_iter=2).fit(X)
+    assert not hasattr(autoencoder, method)
+    with pytest.raises(AttributeError) as error:
+        getattr(autoencoder, method)
+    assert str(error.value) == (
+        f"{method} needs a likelihood, but {culprit} has no probabilistic reading: use "
+        f"reconstruction_error."
+    )
+    assert not hasattr(make(distribution=distribution), method)
+    assert hasattr(make(distribution=[("gaussian", [0, 1, 2, 3])]).fit(X), method)
+
+
+def test_columns_of_a_loss_are_called_by_their_names():
+    frame = load_iris(as_frame=True).data.set_axis(["a", "b", "c", "d"], axis=1)
+    distribution = [("gaussian", ["a", "c"]), ("huber", [3, 1])]
+    autoencoder = make(distribution=distribution, max_iter=2).fit(frame)
+    with pytest.raises(AttributeError, match=r"'huber' \(columns 'd', 'b'\) has no"):
+        autoencoder.score(frame)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("distribution", LOSSES)
+def test_the_error_of_a_loss_is_the_loss(X, distribution, standardize):
+    autoencoder = make(distribution=distribution, standardize=standardize).fit(X)
+    residual = X - autoencoder.inverse_transform(autoencoder.transform(X))
+    unit = X.std(axis=0) if standardize else 1.0
+    expected = LOSSES[distribution](residual / unit).sum(axis=1)
+    error = autoencoder.reconstruction_error(X)
+    assert error.shape == (len(X),)
+    assert (error >= 0).all()
+    np.testing.assert_allclose(error, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distribution", LIKELIHOODS)
+def test_the_error_of_a_likelihood_is_the_squared_difference(digits, distribution):
+    data = inside(distribution, digits[:200])
+    autoencoder = make(distribution=distribution).fit(data)
+    difference = data - autoencoder.inverse_transform(autoencoder.transform(data))
+    if DISTRIBUTIONS[distribution].has_unit:
+        constant = np.ptp(data, axis=0) == 0
+        size = np.where(data[0] == 0, 1.0, np.abs(data[0]))
+        difference /= np.where(constant, size, data.std(axis=0))
+    expected = np.square(difference).sum(axis=1)
+    error = autoencoder.reconstruction_error(data)
+    np.testing.assert_allclose(error, expected, rtol=1e-8)
+
+
+def test_errors_of_several_kinds_of_columns_add_up(X):
+    distribution = [("huber", [3, 1]), ("gaussian", [0]), ("absolute_error", [2])]
+    autoencoder = make(distribution=distribution).fit(X)
+    difference = X - autoencoder.inverse_transform(autoencoder.transform(X))
+    r = (difference / X.std(axis=0)).T
+    huber = LOSSES["huber"](r[[3, 1]]).sum(axis=0)
+    expected = huber + np.square(r[0]) + np.abs(r[2])
+    np.testing.assert_allclose(autoencoder.reconstruction_error(X), expected, rtol=1e-9)
+
+
+def test_a_search_over_a_loss_needs_a_scorer(X):
+    grid = {"n_components": [1, 3]}
+    with pytest.raises(TypeError, match="should have a 'score' method"):
+        GridSearchCV(make(distribution="huber"), grid, cv=2).fit(X)
+    folds = KFold(3, shuffle=True, random_state=0)
+
+    def scoring(model, X):
+        return -model.reconstruction_error(X).mean()
+
+    model = make(distribution="huber", max_iter=100)
+    search = GridSearchCV(model, grid, cv=folds, scoring=scoring).fit(X)
+    assert search.best_params_ == {"n_components": 3}
 
 
 # --- randomness -----------------------------------------------------------------------
@@ -476,11 +585,12 @@ def test_float_type_is_kept(X, dtype):
 @pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array])
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_sparse_rows_are_dense_rows(digits, container, distribution):
-    data = digits[:300] / 16
+    data = inside(distribution, digits[:300])
     dense = make(distribution=distribution).fit(data)
     thin = make(distribution=distribution).fit(container(data))
     np.testing.assert_array_equal(dense.coefs_[0], thin.coefs_[0])
-    for method in ("transform", "score_samples"):
+    scores = ["score_samples", "score_features"] * (distribution in LIKELIHOODS)
+    for method in ("transform", "reconstruction_error", *scores):
         expected = getattr(dense, method)(data)
         np.testing.assert_array_equal(getattr(thin, method)(container(data)), expected)
 
@@ -627,7 +737,15 @@ def test_metadata_routing(X):
 
 
 @pytest.mark.parametrize(
-    "method", ["transform", "inverse_transform", "score_samples", "score_features"]
+    "method",
+    [
+        "transform",
+        "inverse_transform",
+        "reconstruction_error",
+        "score",
+        "score_samples",
+        "score_features",
+    ],
 )
 def test_not_fitted(X, method):
     with pytest.raises(NotFittedError):
@@ -761,9 +879,13 @@ def test_partial_fit_moves_the_noise_towards_the_newest_rows(X):
 
 
 @pytest.mark.parametrize("params", [{"solver": "lbfgs"}, {"early_stopping": True}])
-def test_partial_fit_is_absent_where_it_makes_no_sense(params):
+def test_partial_fit_is_absent_where_it_makes_no_sense(X, params):
     assert hasattr(make(), "partial_fit")
     assert not hasattr(make(**params), "partial_fit")
+    (name, value), *_ = params.items()
+    message = f"partial_fit is not available with {name}={value!r}"
+    with pytest.raises(AttributeError, match=message):
+        make(**params).partial_fit(X)
 
 
 # --- bad input ------------------------------------------------------------------------
@@ -786,6 +908,10 @@ def test_partial_fit_is_absent_where_it_makes_no_sense(params):
         ({"corruption_level": -0.1}, "'corruption_level'"),
         ({"corruption_level": 1.1}, r"corruption_level=1.1 is outside \[0, 1\]"),
         ({"distribution": "fog"}, "'distribution'"),
+        (
+            {"tied_weights": True, "distribution": "heteroscedastic_gaussian"},
+            "tied_weights=True needs one output for each column",
+        ),
         ({"alpha": -1}, "'alpha'"),
         ({"solver": "newton"}, "'solver'"),
         ({"solver": Adam(beta_1=1.5)}, "'beta_1' parameter of Adam"),
@@ -830,7 +956,7 @@ def test_bad_data(data, message):
 def test_a_column_is_called_by_its_name():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"smoker": [0.0, 1.0], "age": [30.0, 50.0]})
-    with pytest.raises(ValueError, match=r"Column 1 \('age'\) holds 50"):
+    with pytest.raises(ValueError, match=r"Column 1 \('age'\) holds 30, but"):
         make(distribution="bernoulli").fit(frame)
 
 
@@ -838,7 +964,7 @@ def test_wrong_number_of_columns(X):
     autoencoder = make().fit(X)
     with pytest.raises(ValueError, match="X has 3 features, but Denoising"):
         autoencoder.transform(X[:, :3])
-    with pytest.raises(ValueError, match="expects codes with n_components=2 columns"):
+    with pytest.raises(ValueError, match="4 columns, but codes have n_components=2 co"):
         autoencoder.inverse_transform(X)
 
 
@@ -857,12 +983,22 @@ def test_extreme_columns_are_named():
         make().fit(data)
 
 
-@pytest.mark.parametrize("solver", OPTIMIZERS)
+#: A bounded and an unbounded loss meet every solver. The other distributions meet one
+#: whose steps grow with the gradient, and one whose steps do not.
+DIVERGING = [
+    (distribution, solver)
+    for distribution in DISTRIBUTIONS
+    for solver in OPTIMIZERS
+    if distribution in ("bernoulli", "gaussian") or solver in ("adam", "sgd")
+]
+
+
+@pytest.mark.parametrize(("distribution", "solver"), DIVERGING)
 @pytest.mark.parametrize("max_iter", [1, 20])
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_divergence_is_one_clear_error(X, solver, max_iter, distribution, dtype):
-    data = ((X - X.min(axis=0)) / np.ptp(X, axis=0)).astype(dtype)
+    levels = np.round(16 * (X - X.min(axis=0)) / np.ptp(X, axis=0))
+    data = inside(distribution, levels).astype(dtype)
     params = {"solver": solver, "learning_rate_init": 1e7, "distribution": distribution}
     message = f"Training diverged in epoch ([1-9]|1[0-9]|{max_iter}): .*To mend this, "
     autoencoder = make(max_iter=max_iter, activation="relu", **params)

@@ -4,9 +4,23 @@ from numerical import check_gradient
 
 from skae.activations import ACTIVATIONS
 from skae.layout import Layout
-from skae.network import BLOCK, Tape, encoder_decoder, initialize
+from skae.network import (
+    BLOCK,
+    Chain,
+    Padded,
+    Tape,
+    encoder_decoder,
+    filled_up,
+    initialize,
+)
 
 ALL = pytest.mark.parametrize("activation", ACTIVATIONS)
+
+
+def mirrored(layout, widths, names, tied=False):
+    """Lay out a decoder that mirrors the encoder; its output is linear."""
+    back = [*names[-2::-1], "identity"]
+    return encoder_decoder(layout, widths, widths[::-1], (names, back), tied)
 
 
 class Net:
@@ -16,7 +30,7 @@ class Net:
         rng = np.random.default_rng(0)
         layout = Layout()
         names = [activation] * (len(widths) - 1)
-        self.down, self.up = encoder_decoder(layout, widths, names, tied=tied)
+        self.down, self.up = mirrored(layout, widths, names, tied)
         self.theta = 0.3 * rng.standard_normal(layout.size)
         self.x = rng.standard_normal((n_rows, widths[0]))
         self.slope = rng.standard_normal((n_rows, widths[0]))
@@ -146,7 +160,7 @@ def test_tied_decoder_reads_the_encoder_s_weights():
 @pytest.mark.parametrize(("tied", "size"), [(True, 471_784), (False, 942_184)])
 def test_number_of_parameters(tied, size):
     layout = Layout()
-    encoder_decoder(layout, (784, 600), ["logistic"], tied=tied)
+    mirrored(layout, (784, 600), ["logistic"], tied)
     assert layout.size == size
 
 
@@ -157,30 +171,40 @@ def test_weights_come_before_biases():
     assert last_weight < min(layer.bias.start for layer in layers)
 
 
-def test_decoder_mirrors_the_encoder():
-    layout = Layout()
-    names = ["relu", "tanh", "logistic"]
-    down, up = encoder_decoder(layout, (9, 7, 5, 2), names)
+@pytest.mark.parametrize("tied", [False, True])
+def test_layers_are_as_asked_for(tied):
+    names = ["relu", "tanh", "logistic"], ["tanh", "relu", "identity"]
+    down, up = encoder_decoder(Layout(), (9, 7, 5, 2), (2, 5, 7, 9), names, tied)
     assert [layer.widths for layer in down.layers] == [(9, 7), (7, 5), (5, 2)]
     assert [layer.widths for layer in up.layers] == [(2, 5), (5, 7), (7, 9)]
-    assert [layer.activation for layer in down.layers] == names
-    assert [layer.activation for layer in up.layers] == ["tanh", "relu", "identity"]
+    assert tuple([layer.activation for layer in c.layers] for c in (down, up)) == names
+    assert [layer.weight.transposed for layer in up.layers] == 3 * [tied]
 
 
-def test_both_ends_may_need_more_outputs():
+def test_the_decoder_has_widths_of_its_own():
+    """A code of two blocks, of which the decoder sees one, and outputs in blocks."""
+    names = ["relu", "tanh"], ["softplus", "elu", "identity"]
     layout = Layout()
-    down, up = encoder_decoder(
-        layout, (9, 7, 2), ["relu", "tanh"], code_outputs=2, data_outputs=3
-    )
-    assert down.layers[-1].widths == (7, 4)
-    assert up.layers[0].widths == (2, 7)
-    assert up.layers[-1].widths == (7, 27)
+    down, up = encoder_decoder(layout, (9, 7, 4), (2, 3, 8, 27), names)
+    assert [layer.widths for layer in down.layers] == [(9, 7), (7, 4)]
+    assert [layer.widths for layer in up.layers] == [(2, 3), (3, 8), (8, 27)]
+    weights = 9 * 7 + 7 * 4 + 2 * 3 + 3 * 8 + 8 * 27
+    assert down.layers[0].bias.start == weights
+    assert layout.size == weights + 7 + 4 + 3 + 8 + 27
+
+
+@pytest.mark.parametrize(
+    "names", [(["tanh"], ["identity", "tanh"]), (["tanh"] * 3, ["identity"])]
+)
+def test_every_layer_needs_an_activation(names):
+    with pytest.raises(ValueError, match="zip"):
+        encoder_decoder(Layout(), (9, 7, 4), (4, 9), names)
 
 
 @ALL
 def test_initial_weights_fill_their_bound(activation):
     layout = Layout()
-    down, _ = encoder_decoder(layout, (200, 100), [activation])
+    down, _ = mirrored(layout, (200, 100), [activation])
     theta = np.zeros(layout.size)
     initialize(down, theta, np.random.default_rng(0))
     weight, bias = down.of(theta)[0]
@@ -188,3 +212,62 @@ def test_initial_weights_fill_their_bound(activation):
     assert 0.99 * bound < np.abs(weight).max() <= bound
     assert np.std(weight) == pytest.approx(bound / np.sqrt(3), rel=0.02)
     assert not bias.any()
+
+
+# --- at inference ---------------------------------------------------------------------
+
+
+def rng_rows(n_rows, n_columns, dtype=np.float64):
+    return np.random.default_rng(5).standard_normal((n_rows, n_columns)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(1, 8), (7, 8), (8, 8), (9, 16), (257, 264)]
+)
+def test_filled_up(width, expected):
+    assert filled_up(width) == expected
+
+
+@ALL
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("widths", [(6, 3), (8, 16, 8), (4, 7, 5, 9), (33, 1)])
+def test_filling_up_changes_no_number(widths, tied, activation):
+    net = Net(widths, activation, tied)
+    for chain, x in ((net.down, net.x), (net.up, rng_rows(8, widths[-1]))):
+        expected = chain.forward(chain.of(net.theta), x, Tape.empty(chain, 8, x.dtype))
+        padded = Padded(chain, net.theta, 11, x.dtype)
+        assert padded(x).shape == expected.shape
+        np.testing.assert_allclose(padded(x), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("widths", [(5, 3), (6, 21, 2), (33, 129, 1), (1, 257)])
+def test_a_row_s_result_does_not_depend_on_its_company(widths, dtype):
+    net, x = Net(widths), rng_rows(16, widths[0], dtype)
+    padded = Padded(net.down, net.theta, 16, x.dtype)
+    together = padded(x).copy()
+    assert together.dtype == dtype
+    order = np.random.default_rng(6).permutation(16)
+    np.testing.assert_array_equal(padded(x[order]), together[order])
+    for i in range(16):
+        np.testing.assert_array_equal(padded(x[[i]])[0], together[i])
+        np.testing.assert_array_equal(padded(x[i:]), together[i:])
+
+
+def test_earlier_rows_leave_no_trace():
+    net, x = Net(), rng_rows(8, 6)
+    padded = Padded(net.down, net.theta, 8, x.dtype)
+    expected = padded(x[:3]).copy()
+    padded(1e300 * x)
+    np.testing.assert_array_equal(padded(x[:3]), expected)
+    assert not padded.x[3:].any()
+
+
+def test_filled_up_layers_are_copies():
+    net, x = Net(tied=True), rng_rows(8, 6)
+    padded = Padded(net.down, net.theta, 8, x.dtype)
+    before = padded(x).copy()
+    net.theta.fill(0.0)
+    np.testing.assert_array_equal(padded(x), before)
+    assert [layer.widths for layer in padded.chain.layers] == [(8, 8), (8, 8)]
+    assert isinstance(padded.chain, Chain)

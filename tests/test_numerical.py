@@ -41,9 +41,9 @@ def test_one_wrong_entry_fails():
 
 def test_distribution_wrong_by_a_thousandth_fails():
     class Wrong(Gaussian):
-        def gradient(self, x, eta, scale, out):
-            super().gradient(x, eta, scale, out)
-            out *= 1.001
+        def gradient(self, x, eta, shared, d_eta, d_shared=None):
+            super().gradient(x, eta, shared, d_eta, d_shared)
+            d_eta *= 1.001
 
     with pytest.raises(AssertionError, match="derivative"):
         check_distribution(Wrong())

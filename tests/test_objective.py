@@ -1,12 +1,14 @@
 import itertools
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numerical import check_gradient, support_sample
+from scipy import special
 
 from skae.activations import ACTIVATIONS
-from skae.bottlenecks import Deterministic, GaussianPosterior
+from skae.bottlenecks import Deterministic, GaussianPosterior, ImportanceWeighted
 from skae.corruptions import CORRUPTIONS
 from skae.distributions import DISTRIBUTIONS
 from skae.model import Plan
@@ -15,8 +17,28 @@ N_ROWS, N_FEATURES = 9, 6
 BOTTLENECKS = {
     "deterministic": Deterministic(),
     "gaussian": GaussianPosterior(),
-    "three draws": GaussianPosterior(beta=0.5, n_samples=3),
+    "two draws": GaussianPosterior(n_samples=2),
+    "three draws": GaussianPosterior(n_samples=3),
+    "free bits": GaussianPosterior(n_samples=2, free_bits=0.3),
+    "importance": ImportanceWeighted(),
+    "five of importance": ImportanceWeighted(n_samples=5),
 }
+COMPOSITE = [
+    ("gaussian", [5]),
+    ("categorical", [2, 0]),
+    ("bernoulli", [3]),
+    ("negative_binomial", [4, 1]),
+]
+FAMILIES = {name: name for name in DISTRIBUTIONS} | {"composite": COMPOSITE}
+
+
+def data(family, rng, n_rows):
+    """Draw rows that a distribution, or each part of a composite, can have."""
+    x = np.empty((n_rows, N_FEATURES))
+    for member, columns in family.parts(N_FEATURES):
+        shape = x[:, columns].shape
+        x[:, columns] = support_sample(member, shape, rng)
+    return x
 
 
 class Case:
@@ -31,50 +53,126 @@ class Case:
         corruption="masking",
         level=0.3,
         alpha=0.1,
+        beta=0.5,
+        learns_shared=True,
         n_rows=N_ROWS,
         dtype=np.float64,
+        hidden=((5,), (5,)),
+        code_activation=None,
     ):
-        rng = np.random.default_rng(0)
-        plan = Plan([N_FEATURES, 5, 3], [activation] * 2, tied, distribution, False)
+        rng, (into, back) = np.random.default_rng(0), hidden
+        into_code = [activation] * len(into) + [code_activation or activation]
+        plan = Plan(
+            [N_FEATURES, *into, 3],
+            [3, *back, N_FEATURES],
+            [into_code, [activation] * len(back) + ["identity"]],
+            tied,
+            FAMILIES[distribution],
+            False,
+        )
         self.objective, size = plan.objective(
-            BOTTLENECKS[bottleneck], CORRUPTIONS[corruption](), level, alpha
+            BOTTLENECKS[bottleneck],
+            CORRUPTIONS[corruption](),
+            level,
+            alpha=alpha,
+            beta=beta,
+            learns_shared=learns_shared,
         )
         self.theta = (0.4 * rng.standard_normal(size)).astype(dtype)
         self.batch = self.objective.batch(n_rows, self.theta.dtype)
         self.product = self.objective.product(self.theta.dtype)
-        x = support_sample(DISTRIBUTIONS[distribution](), (n_rows, N_FEATURES), rng)
-        self.batch.x[...] = x
+        family = self.objective.distribution
+        self.batch.x[...] = data(family, rng, n_rows)
         weight = rng.uniform(0.5, 2.0, n_rows)
         self.batch.weight[...] = weight / weight.sum()
-        bounds = self.batch.x.min(axis=0), self.batch.x.max(axis=0)
-        self.objective.draw(self.batch, bounds, rng)
+        bounds = np.array([self.batch.x.min(axis=0), self.batch.x.max(axis=0)])
+        family.inputs(bounds, bounds)
+        self.objective.draw(self.batch, tuple(bounds), rng)
 
     def evaluate(self, theta):
         grad = np.zeros_like(theta)
         params, grads = self.objective.of(theta), self.objective.of(grad)
         loss = self.objective.loss_and_gradient(params, self.batch, grads, self.product)
-        return loss + self.objective.decay(params, grads, self.product), grad
+        penalty = self.objective.decay(params, grads, self.product)
+        return loss.total + penalty, grad
 
     def loss(self, theta):
         return self.evaluate(theta)[0]
 
+    def check(self):
+        """Check the gradient, with respect to what is learned."""
+        grad, shared = self.evaluate(self.theta)[1], self.objective.shared
+        if self.objective.learns_shared:
+            check_gradient(self.loss, grad, self.theta)
+            return
+        assert not shared.of(grad).any()
+        cut = len(self.theta) - shared.size
+        fixed = shared.of(self.theta)
+        check_gradient(
+            lambda free: self.loss(np.concatenate([free, fixed])),
+            grad[:cut],
+            self.theta[:cut],
+        )
+
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradient(activation, corruption, distribution, tied):
-    case = Case(distribution, "deterministic", activation, tied, corruption)
-    check_gradient(case.loss, case.evaluate(case.theta)[1], case.theta)
+    Case(distribution, "deterministic", activation, tied, corruption).check()
 
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("distribution", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 @pytest.mark.parametrize("level", [0.0, 0.4])
 def test_gradient_of_every_bottleneck(level, alpha, distribution, bottleneck):
-    case = Case(distribution, bottleneck, alpha=alpha, level=level)
-    check_gradient(case.loss, case.evaluate(case.theta)[1], case.theta)
+    Case(distribution, bottleneck, alpha=alpha, level=level).check()
+
+
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+@pytest.mark.parametrize("distribution", FAMILIES)
+@pytest.mark.parametrize("learns_shared", [True, False])
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_gradient_of_every_family(beta, alpha, learns_shared, distribution, bottleneck):
+    case = Case(
+        distribution,
+        bottleneck,
+        alpha=alpha,
+        beta=beta,
+        learns_shared=learns_shared,
+        level=0.0,
+    )
+    case.check()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("back", [(4,), (5, 4)])
+@pytest.mark.parametrize("into", [(5,), (4, 7)])
+@pytest.mark.parametrize("bottleneck", ["gaussian", "two draws"])
+@pytest.mark.parametrize("code_activation", ["identity", "tanh"])
+@pytest.mark.parametrize(
+    "distribution",
+    ["gaussian", "bernoulli", "exponential", "composite", "squared_error"],
+)
+def test_gradient_of_networks_with_two_shapes(
+    distribution, code_activation, bottleneck, into, back, alpha
+):
+    """The grid over which Deeplearning4j checks its variational autoencoder."""
+    case = Case(
+        distribution,
+        bottleneck,
+        alpha=alpha,
+        hidden=(into, back),
+        code_activation=code_activation,
+        level=0.0,
+        beta=1.0,
+    )
+    assert [layer.widths[1] for layer in case.objective.encoder.layers] == [*into, 6]
+    assert [layer.widths[0] for layer in case.objective.decoder.layers] == [3, *back]
+    case.check()
 
 
 #: A code with two outputs per unit cannot be tied.
@@ -83,6 +181,9 @@ STRUCTURES = [
     ("deterministic", True),
     ("gaussian", False),
     ("three draws", False),
+    ("free bits", False),
+    ("importance", False),
+    ("five of importance", False),
 ]
 
 
@@ -91,9 +192,10 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     case = Case(bottleneck=bottleneck, tied=tied)
     loss, grad = case.evaluate(case.theta)
     batch = case.batch
-    for array in (batch.code, batch.d_code, batch.nll, batch.cost, batch.share):
-        array.fill(np.nan)
-    batch.loss.fill(np.nan)
+    inputs = ("x", "x_in", "weight", "noise")
+    for name, array in vars(batch).items():
+        if name not in inputs and isinstance(array, np.ndarray):
+            array.fill(np.nan)
     for tape in (batch.encoder, batch.decoder):
         for array in itertools.chain(tape.outputs, tape.deltas, tape.scratch):
             array.fill(np.nan)
@@ -104,8 +206,9 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
 
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_row_phase_splits_over_rows(bottleneck):
-    case = Case(bottleneck=bottleneck)
+@pytest.mark.parametrize("distribution", ["gaussian", "composite"])
+def test_row_phase_splits_over_rows(distribution, bottleneck):
+    case = Case(distribution, bottleneck)
     _, grad = case.evaluate(case.theta)
     loss = case.batch.loss.copy()
     case.batch.loss.fill(np.nan)
@@ -121,8 +224,9 @@ def test_row_phase_splits_over_rows(bottleneck):
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
 
 
-def test_phases_run_in_threads():
-    case = Case(bottleneck="three draws")
+@pytest.mark.parametrize("bottleneck", ["three draws", "five of importance"])
+def test_phases_run_in_threads(bottleneck):
+    case = Case(bottleneck=bottleneck)
     loss, grad = case.evaluate(case.theta)
     case.batch.loss.fill(np.nan)
     params, split = case.objective.of(case.theta), np.zeros_like(grad)
@@ -158,15 +262,25 @@ def test_the_target_is_the_clean_row():
     damaged.evaluate(clean.theta)
     np.testing.assert_array_equal(damaged.batch.x, clean.batch.x)
     assert not damaged.batch.x_in.any()
-    eta = damaged.objective.forward(damaged.objective.of(clean.theta), damaged.batch)
+    params = damaged.objective.of(clean.theta)
+    eta = damaged.objective.forward(params, damaged.batch)
     out = np.empty_like(damaged.batch.nll)
-    damaged.objective.distribution.nll(clean.batch.x[:, None], eta, 1.0, out)
+    x = clean.batch.x[:, None]
+    damaged.objective.distribution.nll(x, eta, params.shared, out)
     np.testing.assert_array_equal(damaged.batch.nll, out)
 
 
 def test_nothing_is_copied_without_corruption():
     batch = Case(level=0.0).batch
     assert batch.x_in is batch.x
+
+
+def test_counts_are_seen_by_their_logarithms():
+    batch = Case("composite", level=0.0).batch
+    expected = batch.x.copy()
+    expected[:, [1, 4]] = np.log1p(batch.x[:, [1, 4]])
+    assert batch.x[:, [1, 4]].max() > 1
+    np.testing.assert_array_equal(batch.x_in, expected)
 
 
 def test_loss_per_row_is_the_sum_over_features():
@@ -185,14 +299,102 @@ def test_penalty_is_half_alpha_times_the_squared_weights():
     assert not grads[weights.size :].any()
 
 
+def test_shared_parameters_that_are_not_learned_take_no_memory():
+    case = Case("composite", "three draws", learns_shared=False)
+    assert case.batch.d_shared.shape == (N_ROWS, 3, 0)
+    assert case.objective.shared.size == 3
+    learned = Case("composite", "three draws")
+    assert learned.batch.d_shared.shape == (N_ROWS, 3, 3)
+    grad, theirs = case.evaluate(case.theta)[1], learned.evaluate(case.theta)[1]
+    np.testing.assert_array_equal(grad[:-3], theirs[:-3])
+    assert theirs[-3:].all()
+
+
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+@pytest.mark.parametrize("beta", [1.0, 0.3, 0.0])
+def test_parts_of_the_loss(beta, bottleneck):
+    case = Case(bottleneck=bottleneck, beta=beta)
+    case.evaluate(case.theta)
+    batch, loss = case.batch, case.objective.loss(case.batch)
+    np.testing.assert_allclose(batch.misfit, batch.nll.sum(axis=2), rtol=1e-12)
+    np.testing.assert_allclose(batch.total, batch.misfit + beta * batch.cost)
+    assert loss.reconstruction == pytest.approx(batch.weight @ batch.misfit.mean(1))
+    assert loss.cost == pytest.approx(batch.weight @ batch.cost.mean(1))
+    assert (loss.cost == 0) == (bottleneck == "deterministic")
+    total = loss.reconstruction + beta * loss.cost
+    if bottleneck == "five of importance":
+        assert loss.total < total
+    else:
+        assert loss.total == pytest.approx(total, rel=1e-12)
+
+
+def test_what_may_differ_between_two_evaluations():
+    certain = Case(level=0.0)
+    assert not certain.objective.is_random
+    assert Case(level=0.1).objective.is_random
+    assert Case(level=0.0, bottleneck="gaussian").objective.is_random
+    sizes = certain.objective.n_components, certain.objective.n_features
+    assert sizes == (3, N_FEATURES)
+
+
+# --- several draws --------------------------------------------------------------------
+
+
 def test_the_loss_is_averaged_over_draws():
     case = Case(bottleneck="three draws")
     case.evaluate(case.theta)
     h, batch = case.batch.encoder.outputs[-1], case.batch
     cost = np.empty_like(batch.cost)
     case.objective.bottleneck.forward(h, batch.noise, batch.code, cost)
-    expected = (batch.nll.sum(axis=2) + cost).mean(axis=1)
+    expected = (batch.nll.sum(axis=2) + 0.5 * cost).mean(axis=1)
     np.testing.assert_allclose(batch.loss, expected)
+
+
+def test_one_weighted_draw_is_the_sampled_lower_bound():
+    case = Case(bottleneck="importance", beta=1.0)
+    case.evaluate(case.theta)
+    mu, log_variance = np.hsplit(case.batch.encoder.outputs[-1], 2)
+    z, noise = case.batch.code[:, 0], case.batch.noise[:, 0]
+    np.testing.assert_allclose(z, mu + np.exp(0.5 * log_variance) * noise)
+    log_ratio = 0.5 * (z**2 - noise**2 - log_variance).sum(axis=1)
+    expected = case.batch.nll.sum(axis=(1, 2)) + log_ratio
+    np.testing.assert_allclose(case.batch.loss, expected, rtol=1e-12)
+    np.testing.assert_array_equal(case.batch.share[:, 0], case.batch.weight)
+
+
+@pytest.mark.parametrize("distribution", FAMILIES)
+def test_the_bound_of_several_draws_is_a_log_mean_exp(distribution):
+    case = Case(distribution, "five of importance", beta=1.0)
+    case.evaluate(case.theta)
+    batch, total = case.batch, case.batch.total
+    identity = math.log(5) - special.logsumexp(-total, axis=1)
+    np.testing.assert_allclose(batch.loss, identity, rtol=1e-12)
+    assert (batch.loss <= identity + 1e-12 * np.abs(identity)).all()
+    assert (batch.loss < total.mean(axis=1)).all()
+    np.testing.assert_allclose(batch.share.sum(axis=1), batch.weight, rtol=1e-12)
+    expected = special.softmax(-total, axis=1) * batch.weight[:, None]
+    np.testing.assert_allclose(batch.share, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("log_variance", [3.0, -3.0])
+def test_draws_that_underflow_do_no_harm(log_variance, dtype):
+    """Far out a wide posterior is much denser than the prior, a narrow one less so."""
+    case = Case(bottleneck="five of importance", dtype=dtype, level=0.0)
+    case.objective.encoder.layers[-1].bias.of(case.theta)[3:] = log_variance
+    case.batch.noise[:, 2] = 1e3
+    loss, grad = case.evaluate(case.theta)
+    gone = np.arange(5) == 2 if log_variance > 0 else np.arange(5) != 2
+    np.testing.assert_array_equal(case.batch.share == 0, np.tile(gone, (N_ROWS, 1)))
+    share = case.batch.share.sum(axis=1)
+    np.testing.assert_allclose(share, case.batch.weight, rtol=1e-6)
+    assert math.isfinite(loss)
+    assert np.isfinite(grad).all()
+    if dtype == np.float64:
+        case.check()
+
+
+# --- other floating-point numbers, and another library --------------------------------
 
 
 def test_float32_agrees_with_float64():
@@ -204,9 +406,72 @@ def test_float32_agrees_with_float64():
     np.testing.assert_allclose(grad, grad64, atol=1e-5)
 
 
-@pytest.mark.parametrize("distribution", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize(("bottleneck", "tied"), STRUCTURES)
-def test_loss_and_gradient_agree_with_pytorch(bottleneck, distribution, tied):
+def torch_nll(torch, name, family, x, eta, shared):
+    """Return minus the log-density of each row by PyTorch's own distributions."""
+    law, scale = torch.distributions, shared.exp()
+    half = eta.shape[-1] // 2
+    if name == "bernoulli":  # of grey levels too, where there is no distribution
+        logits = torch.nn.functional.binary_cross_entropy_with_logits
+        return logits(eta, x.expand_as(eta), reduction="none").sum(-1)
+    if name == "categorical":
+        return -law.OneHotCategorical(logits=eta).log_prob(x.expand_as(eta))
+    found = {
+        "beta": lambda: law.Beta(
+            eta.sigmoid() * scale, torch.sigmoid(-eta) * scale, validate_args=False
+        ),
+        "exponential": lambda: law.Exponential(1 / (family.min_mean + torch.exp(-eta))),
+        "gamma": lambda: law.Gamma(scale.expand_as(eta), scale * torch.exp(-eta)),
+        "gaussian": lambda: law.Normal(eta, scale),
+        "heteroscedastic_gaussian": lambda: law.Normal(
+            eta[..., :half], (family.min_scale**2 + eta[..., half:].exp()).sqrt()
+        ),
+        "laplace": lambda: law.Laplace(eta, scale),
+        "log_normal": lambda: law.LogNormal(eta, scale),
+        "negative_binomial": lambda: law.NegativeBinomial(scale, logits=eta - shared),
+        "poisson": lambda: law.Poisson(eta.exp()),
+        "student_t": lambda: law.StudentT(family.df, eta, scale),
+    }
+    return -found[name]().log_prob(x).sum(-1)
+
+
+def torch_code(torch, bottleneck, h, noise):
+    """Return the codes and what they cost by PyTorch's own distributions."""
+    if isinstance(bottleneck, Deterministic):
+        return h[:, None], torch.zeros(len(h), 1, dtype=h.dtype)
+    normal = torch.distributions.Normal
+    posterior = normal(h[:, None, :3], torch.exp(h[:, None, 3:] / 2))
+    prior = normal(torch.zeros(3, dtype=h.dtype), torch.ones(3, dtype=h.dtype))
+    z = posterior.loc + posterior.scale * torch.tensor(noise)
+    if isinstance(bottleneck, ImportanceWeighted):
+        return z, (posterior.log_prob(z) - prior.log_prob(z)).sum(-1)
+    kl = torch.distributions.kl_divergence(posterior, prior)
+    return z, kl.clamp(min=bottleneck.free_bits).sum(-1)
+
+
+#: A family with two outputs for a column has no tied decoder.
+AGREEMENTS = [
+    (distribution, bottleneck, tied)
+    for bottleneck, tied in STRUCTURES
+    for distribution in (
+        "bernoulli",
+        "beta",
+        "categorical",
+        "exponential",
+        "gamma",
+        "gaussian",
+        "heteroscedastic_gaussian",
+        "laplace",
+        "log_normal",
+        "negative_binomial",
+        "poisson",
+        "student_t",
+    )
+    if DISTRIBUTIONS[distribution].outputs_per_feature == 1 or not tied
+]
+
+
+@pytest.mark.parametrize(("distribution", "bottleneck", "tied"), AGREEMENTS)
+def test_loss_and_gradient_agree_with_pytorch(distribution, bottleneck, tied):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     case = Case(distribution, bottleneck, "tanh", tied)
     batch, objective = case.batch, case.objective
@@ -222,25 +487,23 @@ def test_loss_and_gradient_agree_with_pytorch(bottleneck, distribution, tied):
             x = torch.tanh(x) if layer.activation == "tanh" else x
         return x
 
-    h = dense(torch.tensor(batch.x_in), objective.encoder)[:, None]
-    cost = torch.zeros(len(batch.x), dtype=torch.float64)
-    if bottleneck != "deterministic":
-        posterior = torch.distributions.Normal(h[..., :3], torch.exp(h[..., 3:] / 2))
-        prior = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
-        kl = torch.distributions.kl_divergence(posterior, prior).sum((1, 2))
-        cost = objective.bottleneck.beta * kl
-        h = posterior.loc + posterior.scale * torch.tensor(batch.noise)
-    eta, x = dense(h, objective.decoder), torch.tensor(batch.x)[:, None]
-    if distribution == "bernoulli":
-        logits = torch.nn.functional.binary_cross_entropy_with_logits
-        nll = logits(eta, x.expand_as(eta), reduction="none")
+    h = dense(torch.tensor(batch.x_in), objective.encoder)
+    z, cost = torch_code(torch, objective.bottleneck, h, batch.noise)
+    eta, x = dense(z, objective.decoder), torch.tensor(batch.x)[:, None]
+    family, shared = objective.distribution, take(objective.shared)
+    nll = torch_nll(torch, distribution, family, x, eta, shared)
+    total = nll + objective.beta * cost
+    if isinstance(objective.bottleneck, ImportanceWeighted):
+        each = math.log(total.shape[1]) - torch.logsumexp(-total, 1)
     else:
-        nll = -torch.distributions.Normal(eta, 1.0).log_prob(x)
+        each = total.mean(1)
     weights = theta[: objective.weights.size]
-    loss = torch.tensor(batch.weight) @ (nll.sum(2).mean(1) + cost)
+    loss = torch.tensor(batch.weight) @ each
     loss = loss + 0.5 * objective.alpha * (weights**2).sum()
     loss.backward()
 
     value, grad = case.evaluate(case.theta)
     assert value == pytest.approx(loss.item(), rel=1e-12)
     np.testing.assert_allclose(grad, theta.grad.numpy(), rtol=1e-9, atol=1e-13)
+    if objective.shared.size:
+        assert objective.shared.of(grad).all()

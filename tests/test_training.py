@@ -1,26 +1,44 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from skae.bottlenecks import Deterministic
+from skae.bottlenecks import Deterministic, GaussianPosterior
 from skae.corruptions import Masking
 from skae.model import Model, Plan
+from skae.objective import Loss
 from skae.optimizers import OPTIMIZERS, Adam
 from skae.rows import Columns, Rows
 from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
 
 
-def make(n_rows=50, batch_size=16, level=0.0, shuffle=True, seed=0, weight=None):
+def make(
+    n_rows=50,
+    batch_size=16,
+    level=0.0,
+    shuffle=True,
+    seed=0,
+    weight=None,
+    bottleneck=None,
+    limits=None,
+):
     rng = np.random.default_rng(0)
+    bottleneck = bottleneck or Deterministic()
     X = rng.standard_normal((n_rows, 3)) @ rng.standard_normal((3, 6))
     columns = Columns.of(Rows(X, None, weight))
-    plan = Plan([6, 3], ["tanh"], False, "gaussian", True)
-    model = Model.start(plan, Deterministic(), columns, X.dtype, rng)
-    objective, _ = plan.objective(Deterministic(), Masking(), level, 1e-3)
+    activations = [["tanh" if limits is None else "identity"], ["identity"]]
+    plan = Plan([6, 3], [3, 6], activations, False, "gaussian", True)
+    model = Model.start(plan, bottleneck, columns, X.dtype, rng)
+    learns_shared = limits is not None or bottleneck.is_random
+    objective, _ = plan.objective(
+        bottleneck, Masking(), level, alpha=1e-3, learns_shared=learns_shared
+    )
     return Trainer(
         objective,
         model.theta,
         model.rows(X, None, weight),
         (columns.low, columns.high),
+        limits or model.limits(),
         batch_size=batch_size,
         shuffle=shuffle,
         rng=np.random.default_rng(seed),
@@ -31,12 +49,16 @@ def run(trainer, max_iter=30, patience=np.inf, optimizer="adam", **monitor):
     rule = OPTIMIZERS[optimizer]()
     moments = rule.init(trainer.theta, trainer.objective.weights.size)
     stopping = Stopping(monitor.pop("tol", 0.0), patience)
+    schedules = {
+        "rate": monitor.pop("rate", lambda epoch, drops: 0.01),
+        "beta": monitor.pop("beta", lambda epoch: 1.0),
+    }
     watcher = Monitor(trainer.theta, stopping, **monitor)
     stopped = descend(
         trainer,
         rule,
         moments,
-        rate=monitor.get("rate", lambda epoch, drops: 0.01),
+        **schedules,
         max_iter=max_iter,
         n_drops=0,
         monitor=watcher,
@@ -44,11 +66,17 @@ def run(trainer, max_iter=30, patience=np.inf, optimizer="adam", **monitor):
     return watcher, stopped
 
 
+def run_lbfgs(trainer, **options):
+    watcher = Monitor(trainer.theta, Stopping(0.0, np.inf))
+    options = {"max_iter": 5000, "max_fun": 10_000, "tol": 1e-6} | options
+    return watcher, lbfgs(trainer, **options, monitor=watcher)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("batch_size", [1, 16, 50, 1000])
 def test_the_loss_falls(optimizer, batch_size):
     watcher, _ = run(make(batch_size=batch_size), 20, optimizer=optimizer)
-    assert watcher.losses[-1] < watcher.losses[0]
+    assert watcher.losses[-1].total < watcher.losses[0].total
 
 
 def test_every_row_is_visited_once_an_epoch():
@@ -101,7 +129,8 @@ def test_lbfgs_finds_a_stationary_point():
     assert lbfgs(trainer, **options, monitor=watcher) is None
     trainer.full()
     assert np.abs(trainer.grad).max() <= 1e-5
-    assert watcher.losses == sorted(watcher.losses, reverse=True)
+    totals = [loss.total for loss in watcher.losses]
+    assert totals == sorted(totals, reverse=True)
 
 
 def test_lbfgs_says_when_it_was_cut_short():
@@ -165,6 +194,7 @@ def test_drops_are_tried_before_the_end():
 
     moments = rule.init(trainer.theta, 0)
     options = {"max_iter": 100, "n_drops": 2, "monitor": watcher}
+    options["beta"] = lambda epoch: 1.0
     assert descend(trainer, rule, moments, rate=rate, **options)
     np.testing.assert_allclose(rates, [0.01, 0.01, 0.002, 0.0004])
 
@@ -210,3 +240,211 @@ def test_a_last_step_to_infinity_is_noticed():
     rule = OPTIMIZERS["sgd"]()
     with pytest.raises(DivergenceError, match="no longer finite"):
         trainer.epoch(rule, rule.init(trainer.theta, 0), 1e308)
+
+
+# --- shared parameters ----------------------------------------------------------------
+
+#: The first column's scale is fixed, the others are held from below.
+LOW = np.array([-0.2, -0.3, -1.0, -1.0, -1.0, -1.0])
+HIGH = np.array([-0.2, np.inf, 0.5, 1.0, 1.0, 1.0])
+
+#: Rates at which a solver gets anywhere in a few epochs; others take another.
+RATES = {"adadelta": 10.0, "sgd": 0.003}
+
+
+def with_limits(low=LOW, high=HIGH, **params):
+    """Return a trainer of a linear model, whose scales would all collapse."""
+    trainer = make(limits=(low, high), **params)
+    trainer.params.shared[...] = [-0.2, 2.0, 0.4, 0.0, 0.0, 0.0]
+    return trainer
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_limits_are_respected_in_every_step(optimizer):
+    trainer, visited = with_limits(), []
+    step = trainer.step
+
+    def watched(*args):
+        loss = step(*args)
+        visited.append(trainer.params.shared.copy())
+        return loss
+
+    trainer.step = watched
+    trainer.params.shared[1] = -0.299
+    run(trainer, 20, optimizer=optimizer, rate=lambda *_: RATES.get(optimizer, 0.05))
+    visited = np.array(visited)
+    assert len(visited) == 20 * 4
+    assert ((visited >= LOW) & (visited <= HIGH)).all()
+    np.testing.assert_array_equal(visited[:, 0], -0.2)
+    assert (visited[-1, 2:] < [0.4, 0.0, 0.0, 0.0]).all()
+    assert visited[-1, 1] == -0.3
+
+
+def test_a_limit_from_above_holds():
+    high = np.where(np.arange(6) == 5, -0.9, HIGH)
+    trainer = with_limits(high=high, batch_size=50)
+    trainer.params.shared[5] = -0.9
+    trainer.theta[: trainer.objective.weights.size] = 0.0
+    trainer.full()
+    assert trainer.grads.shared[5] < 0  # it would rise: the column's spread is one
+    run(trainer, 1, optimizer="sgd", rate=lambda *_: 1e-3)
+    assert trainer.params.shared[5] == -0.9
+
+
+def test_lbfgs_keeps_within_limits():
+    trainer = with_limits()
+    watcher, reason = run_lbfgs(trainer, tol=1e-5)
+    assert reason is None
+    shared = trainer.params.shared
+    assert shared[0] == -0.2
+    assert shared[1] == -0.3
+    assert ((shared >= LOW) & (shared <= HIGH)).all()
+    trainer.full()
+    grads, at_limit = trainer.grads.shared.copy(), (shared == LOW) & (LOW < HIGH)
+    assert (grads[at_limit] > 0).all()
+    grads[at_limit] = 0.0
+    weights = trainer.objective.weights.of(trainer.grad)
+    assert max(np.abs(grads).max(), np.abs(weights).max()) < 1e-3
+    assert len(watcher.losses) > 1
+
+
+def test_bounds_for_lbfgs_are_those_of_the_shared_parameters():
+    trainer = with_limits()
+    box, shared = trainer.box(), trainer.objective.shared
+    np.testing.assert_array_equal(shared.of(box.lb), LOW)
+    np.testing.assert_array_equal(shared.of(box.ub), HIGH)
+    others = np.ones(len(trainer.theta), dtype=bool)
+    shared.of(others)[...] = False
+    assert (box.lb[others] == -np.inf).all()
+    assert (box.ub[others] == np.inf).all()
+
+
+@pytest.mark.parametrize("way", ["epoch", "full"])
+def test_a_fixed_parameter_has_no_gradient(way):
+    trainer, seen = with_limits(), []
+    if way == "full":
+        trainer.full()
+        seen.append(trainer.grad)
+    else:
+        rule = SimpleNamespace(step=lambda theta, grad, *_: seen.append(grad.copy()))
+        trainer.epoch(rule, None, 0.01)
+    for grad in seen:
+        shared = trainer.objective.shared.of(grad)
+        assert shared[0] == 0.0
+        assert shared[1:].all()
+
+
+def test_scales_stay_where_they_are_not_learnt():
+    trainer = make()
+    run(trainer, 5)
+    np.testing.assert_array_equal(trainer.params.shared, 0.0)
+    assert run_lbfgs(trainer, tol=1e-4)[1] is None
+    np.testing.assert_array_equal(trainer.params.shared, 0.0)
+    np.testing.assert_array_equal(trainer.grads.shared, 0.0)
+
+
+def test_scales_are_learnt_with_a_random_code():
+    trainer = make(bottleneck=GaussianPosterior())
+    before = trainer.params.shared.copy()
+    run(trainer, 300)
+    assert (trainer.params.shared < before - 0.2).all()
+
+
+# --- what a loss is made of -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25, 0.0])
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_parts_add_up(n_samples, beta):
+    trainer = make(bottleneck=GaussianPosterior(n_samples=n_samples))
+    trainer.charge(beta)
+    weights = trainer.params.weights
+    penalty = 0.5e-3 * float(weights @ weights)
+    for loss in (
+        trainer.full(),
+        trainer.epoch(Adam(), Adam().init(trainer.theta, 0), 1e-300),
+    ):
+        assert loss.cost > 0
+        expected = loss.reconstruction + beta * loss.cost + penalty
+        assert loss.total == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_code_without_a_cost_costs_nothing():
+    loss = make().full()
+    assert loss.cost == 0.0
+    assert loss.total > loss.reconstruction
+
+
+def test_the_first_loss_is_remembered():
+    trainer = make()
+    first = trainer.full().total
+    run(trainer, 3)
+    trainer.full()
+    assert trainer.first_loss == first
+
+
+def test_beta_is_that_of_the_epoch():
+    trainer, betas = make(bottleneck=GaussianPosterior()), []
+    epoch = trainer.epoch
+
+    def watched(*args):
+        betas.append(trainer.objective.beta)
+        return epoch(*args)
+
+    trainer.epoch = watched
+    asked = []
+    run(trainer, 4, beta=lambda k: asked.append(k) or 0.25 * k)
+    assert asked == [1, 2, 3, 4]
+    assert betas == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_what_a_code_costs_falls_with_its_price():
+    costs = []
+    for beta in (0.01, 4.0):
+        trainer = make(bottleneck=GaussianPosterior())
+        watcher, _ = run(trainer, 200, beta=lambda epoch, beta=beta: beta)
+        costs.append(watcher.losses[-1].cost)
+    assert costs[0] > 2 * costs[1]
+
+
+# --- epochs that are not judged -------------------------------------------------------
+
+
+def watch(totals, theta=None, patience=2, **params):
+    """Show losses to a monitor; return it and its answers."""
+    theta = np.zeros(1) if theta is None else theta
+    monitor, answers = Monitor(theta, Stopping(0.0, patience), **params), []
+    for k, total in enumerate(totals):
+        theta[...] = k
+        answers.append(monitor(Loss(total, total, 0.0)))
+    return monitor, answers
+
+
+def test_epochs_may_go_unjudged():
+    rising = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert watch(rising)[1].index(True) == 2
+    monitor, answers = watch(rising, patience_from=3)
+    assert answers == [False] * 5 + [True, False]
+    # The losses before are of another objective: they are no mark to be reached.
+    assert monitor.stopping.best == 4.0
+    assert [loss.total for loss in monitor.losses] == rising
+
+
+def test_the_newest_of_unjudged_epochs_is_kept_and_not_the_start():
+    losses, theta = iter([1.0, 3.0, 2.0]), np.full(1, -1.0)
+    monitor, _ = watch(
+        [9.0, 9.0, 9.0], theta, validate=lambda: next(losses), patience_from=5
+    )
+    theta[...] = -2.0
+    monitor.finish()
+    assert theta[0] == 2.0
+
+
+def test_unjudged_epochs_are_not_compared_with_judged_ones():
+    """While a price rises, so does the loss: an early epoch has it easy."""
+    losses = iter([1.0, 2.0, 5.0, 4.0, 4.5])
+    theta = np.full(1, -1.0)
+    monitor, _ = watch([9.0] * 5, theta, validate=lambda: next(losses), patience_from=2)
+    assert monitor.validation_losses == [1.0, 2.0, 5.0, 4.0, 4.5]
+    monitor.finish()
+    assert theta[0] == 3.0

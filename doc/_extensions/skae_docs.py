@@ -57,10 +57,49 @@ def activation_row(name: str, member: object) -> list[str]:
     ]
 
 
+def what(method: object) -> str:
+    """Return the formula of what a method returns, or its words if there is none."""
+    words = literal(re.sub(r"^Return ", "", summary(method))).rstrip(".")
+    formula = re.match(r"``[^`]+``", words)
+    return formula[0] if formula else words
+
+
+def unit(member: type) -> str:
+    """Return what happens to columns inside, if `standardize` is true."""
+    if member.has_location:
+        return "centred and scaled"
+    return "scaled" if member.has_unit else "left alone"
+
+
 def distribution_row(name: str, member: type) -> list[str]:
-    scale = "yes" if member.has_scale else "no"
-    words = literal(summary(member))
-    return [f"``{name!r}``", reference(member), words, f"``{member.support}``", scale]
+    return [
+        f"``{name!r}``",
+        reference(member),
+        literal(summary(member)),
+        f"``{member.support}``",
+        f"{member.outputs_per_feature} + {member.shared_per_feature}",
+        what(member.mean),
+        unit(member),
+    ]
+
+
+def distribution_formulas(name: str, member: type) -> list[str]:
+    """Return the entry of a definition list: the docstrings of class and methods."""
+    lines = [f"``{name!r}``", *indented(inspect.getdoc(member)), ""]
+    found = {"Derivative": member.gradient, "Start": member.start}
+    if member.is_likelihood:
+        found["Fisher information"] = member.information
+    if member.has_scale:
+        found["Deviation"], found["Scale"] = member.deviation, member.scale
+    for title, method in found.items():
+        words = re.sub(r"^(Return|Write) ", "", inspect.getdoc(method))
+        words = " ".join(words.split())
+        lines.append(f"   - {title}: {words}")
+    return [*lines, ""]
+
+
+def indented(text: str) -> list[str]:
+    return [f"   {line}".rstrip() for line in text.splitlines()]
 
 
 def corruption_row(name: str, member: type) -> list[str]:
@@ -84,7 +123,7 @@ FAMILIES = {
     ),
     "DISTRIBUTIONS": (
         "skae.distributions",
-        ["Name", "Class", "What it describes", "Support", "Has a scale"],
+        ["Name", "Class", "For", "Support", "Parameters", "Mean", "Unit"],
         distribution_row,
     ),
     "CORRUPTIONS": (
@@ -106,16 +145,26 @@ FAMILIES = {
 
 
 class Family(SphinxDirective):
-    """``.. family:: DISTRIBUTIONS`` writes a table; ``:classes:`` adds each class."""
+    """``.. family:: DISTRIBUTIONS`` writes a table.
+
+    ``:classes:`` writes the reference of each class instead, ``:formulas:`` what the
+    docstrings of a distribution's class and methods say. ``:likelihoods:`` and
+    ``:losses:`` leave the other distributions out.
+    """
 
     required_arguments = 1
-    option_spec: ClassVar = {"classes": directives.flag}
+    option_spec: ClassVar = dict.fromkeys(
+        ("classes", "formulas", "likelihoods", "losses"), directives.flag
+    )
 
     def run(self) -> list[nodes.Node]:
         module_name, head, row = FAMILIES[self.arguments[0]]
         module = importlib.import_module(module_name)
         self.env.note_dependency(inspect.getfile(module))
-        members = getattr(module, self.arguments[0])
+        members = self.chosen(getattr(module, self.arguments[0]))
+        if "formulas" in self.options:
+            entries = ["\n".join(distribution_formulas(*m)) for m in members.items()]
+            return self.parse_text_to_nodes("\n".join(entries))
         if "classes" not in self.options:
             rows = [row(name, member) for name, member in members.items()]
             return self.parse_text_to_nodes("\n".join(table(head, rows, "family")))
@@ -123,6 +172,13 @@ class Family(SphinxDirective):
         for member in members.values():
             lines += [f".. autoclass:: {module_name}.{member.__name__}", ""]
         return self.parse_text_to_nodes("\n".join(lines))
+
+    def chosen(self, members: dict[str, type]) -> dict[str, type]:
+        """Return the likelihoods, the losses, or all."""
+        if not self.options.keys() & {"likelihoods", "losses"}:
+            return members
+        wanted = "likelihoods" in self.options
+        return {k: cls for k, cls in members.items() if cls.is_likelihood == wanted}
 
 
 # --- reports written by the benchmarks --------------------------------------------

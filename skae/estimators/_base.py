@@ -1,28 +1,21 @@
-"""What all autoencoders share: fitting, encoding, decoding and scoring."""
+"""How all autoencoders are fitted."""
 
 from __future__ import annotations
 
 import warnings
-from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.random import SFC64, Generator
+from numpy.random import Generator
 from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    clone,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skae._validation import (
     Interval,
@@ -34,12 +27,15 @@ from skae._validation import (
     check_units,
     check_weight,
     one_blas_thread,
+    only_if,
 )
 from skae.activations import ACTIVATIONS
-from skae.bottlenecks import Bottleneck
+from skae.automatic import choose
 from skae.component import resolve
+from skae.composite import as_distribution, plain
 from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import DISTRIBUTIONS, Distribution
+from skae.estimators._fitted import FittedAutoencoder, new_generator
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
@@ -60,6 +56,9 @@ MOST_SHARED = 256
 #: for each other cost more than they bring, a hundred times more on a busy machine.
 #: Such products are the same, to the last bit, in any number of threads.
 SMALL = 256
+
+#: Fixed draws of a random code with which held-out rows are judged.
+DRAWS = 4
 
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
@@ -82,34 +81,25 @@ def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-def can_continue(estimator: BaseAutoencoder) -> bool:
-    """Tell whether training can go on from chunk to chunk; `available_if` asks."""
+def can_continue(estimator: BaseAutoencoder, name: str) -> None:
+    """Refuse to train from chunk to chunk where the solver needs all rows."""
     if estimator.solver == "lbfgs":
-        raise AttributeError("partial_fit is not available with solver='lbfgs'.")
+        raise AttributeError(f"{name} is not available with solver='lbfgs'.")
     if estimator.early_stopping:
-        raise AttributeError("partial_fit is not available with early_stopping=True.")
-    return True
+        raise AttributeError(f"{name} is not available with early_stopping=True.")
 
 
-class BaseAutoencoder(
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    BaseEstimator,
-    metaclass=ABCMeta,
-):
+class BaseAutoencoder(FittedAutoencoder):
     """Common ground of the autoencoders; a subclass names the parts that it differs in.
 
-    Fitted models hold arrays, numbers, strings and containers of them. All parameters
-    stand in one vector, `_theta`, so that tied weights stay tied when pickled.
+    It also gives `_bottleneck`, how the encoder's output becomes a code.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_components": [POSITIVE_INT],
         "hidden_layer_sizes": ["array-like", POSITIVE_INT],
         "activation": [StrOptions(set(ACTIVATIONS)), None],
-        "code_activation": [StrOptions({"auto", *ACTIVATIONS})],
-        "distribution": [StrOptions(set(DISTRIBUTIONS)), Distribution],
-        "tied_weights": ["boolean"],
+        "distribution": [StrOptions({"auto", *DISTRIBUTIONS}), Distribution, list],
         "alpha": [NON_NEGATIVE],
         "standardize": ["boolean"],
         "solver": [StrOptions({"lbfgs", *OPTIMIZERS}), Optimizer],
@@ -135,23 +125,33 @@ class BaseAutoencoder(
     }
 
     # What a fit leaves behind; typed here, set in `fit` and `partial_fit` alone.
-    _plan: dict[str, Any]
-    _theta: Array
-    _columns: dict[str, Any]
     _memory: dict[str, Any] | None
-    noise_variance_: Array | None
     loss_curve_: list[float]
     validation_scores_: list[float] | None
 
     # --- the holes that a subclass fills -------------------------------------------
 
-    @abstractmethod
-    def _bottleneck(self) -> Bottleneck:
-        """Return how the encoder's output becomes a code; asked for in every call."""
-
     def _corruption(self) -> tuple[Corruption, float]:
         """Return the damage done to the input in training, and its level."""
         return NoCorruption(), 0.0
+
+    def _beta(self, epoch: int) -> float:
+        """Return the weight of what the code costs, in an epoch counted from one."""
+        return 1.0
+
+    def _code_activation(self, hidden: list[int]) -> str:
+        """Return the activation of the encoder's output."""
+        return "identity"
+
+    def _decoder_sizes(self, hidden: list[int]) -> list[int]:
+        """Return the widths of the decoder's layers between code and output."""
+        return hidden[::-1]
+
+    def _finish(self, rows: Rows) -> None:
+        """Look at the fitted model, given all rows; for what a subclass reports."""
+
+    def _advise(self) -> None:
+        """Warn of what a complete fit has come to."""
 
     # --- fitting ------------------------------------------------------------------
 
@@ -183,12 +183,12 @@ class BaseAutoencoder(
             diverges. The estimator is then as it was before the call.
         """
         with all_or_nothing(self):
-            data, weight = self._check_training_data(X, sample_weight, reset=True)
-            rng = self._new_generator()
+            data, weight, family = self._check_training_data(X, sample_weight, True)
+            rng = new_generator(self.random_state)
             index, weight = self._arrange(data, weight)
             train, valid = self._split(index, rng)
             columns = Columns.of(Rows(data, train, weight))
-            data = self._prepare(data, columns, rng, keep=self.warm_start)
+            data = self._prepare(data, family, columns, rng, keep=self.warm_start)
             trainer = self._trainer(data, train, weight, rng)
             every_row = self._model().rows(data, index, weight)
             held_out = None
@@ -197,12 +197,13 @@ class BaseAutoencoder(
             with self._threads(trainer):
                 monitor = self._train(trainer, held_out)
                 self._record(monitor, len(trainer.rows))
-                noise = self._assess(trainer, every_row, monitor.losses)
-            self.noise_variance_ = noise
+                self._settle(trainer, every_row)
+                self._finish(every_row)
             self._memory = None
+            self._advise()
         return self
 
-    @available_if(can_continue)  # type: ignore[untyped-decorator]
+    @only_if(can_continue)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self, X: ArrayLike, y: None = None, sample_weight: ArrayLike | None = None
@@ -233,60 +234,48 @@ class BaseAutoencoder(
         """
         first = not hasattr(self, "_theta")
         with all_or_nothing(self):
-            data, weight = self._check_training_data(X, sample_weight, reset=first)
+            data, weight, family = self._check_training_data(X, sample_weight, first)
             index, weight = self._arrange(data, weight)
             columns = Columns.of(Rows(data, index, weight))
-            rng = self._new_generator()
+            rng = new_generator(self.random_state)
             newest, memory = columns.weight, getattr(self, "_memory", None) or {}
+            noise = None if first else self.noise_variance_
             if not first:
                 columns.merge(Columns(**self._columns))
             if memory:
                 rng.bit_generator.state = memory["generator"]
-            data = self._prepare(data, columns, rng, keep=True)
+            data = self._prepare(data, family, columns, rng, keep=True)
             trainer = self._trainer(data, index, weight, rng)
             with self._threads(trainer):
                 moments = self._continue(trainer, memory)
-                noise = self._assess(trainer, trainer.rows, self.loss_curve_)
-            self._update_noise(noise, min(1.0, 2.0 * newest / columns.weight))
+                share = min(1.0, 2.0 * newest / columns.weight)
+                self._settle(trainer, trainer.rows, noise, share)
+                self._finish(trainer.rows)
             state = rng.bit_generator.state
             self._memory = {"moments": vars(moments), "generator": state}
         return self
-
-    def _new_generator(self) -> Generator:
-        """Make the generator of one fit; NumPy's global state is never touched."""
-        if self.random_state is None:
-            return Generator(SFC64())
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return Generator(SFC64(seed))
 
     # --- checking the input -------------------------------------------------------
 
     def _check_training_data(
         self, X: Any, sample_weight: Any, reset: bool
-    ) -> tuple[Any, Array | None]:
-        """Validate rows and weights; the weights are None where all are one."""
-        data = self._check_rows(X, self.distribution, reset=reset)
-        if sample_weight is None:
-            return data, None
-        return data, check_weight(data, sample_weight)
+    ) -> tuple[Any, Array | None, Any]:
+        """Validate rows and weights, and find the distribution of each column.
 
-    def _check_rows(
-        self, X: Any, distribution: str | Distribution, reset: bool = False
-    ) -> Any:
-        """Validate rows: their type, number of columns, names and range."""
-        dtype = [np.float64, np.float32]
-        data = validate_data(self, X, accept_sparse="csr", dtype=dtype, reset=reset)
-        member, names = resolve(distribution, DISTRIBUTIONS), self._column_names
-        check_support(data, member, distribution, names)
-        return data
-
-    def _check_fitted_rows(self, X: Any) -> Any:
-        check_is_fitted(self)
-        return self._check_rows(X, self._plan["distribution"])
-
-    @property
-    def _column_names(self) -> Any:
-        return getattr(self, "feature_names_in_", None)
+        The weights are None where all are one.
+        """
+        data, weight = self._check_rows(X, reset=reset), None
+        if sample_weight is not None:
+            weight = check_weight(data, sample_weight)
+        names = self._column_names
+        if self.distribution != "auto":
+            family = plain(self.distribution, X, data, names)
+        elif reset and not (self.warm_start and hasattr(self, "_plan")):
+            family = choose(data, weight, names)
+        else:  # what was chosen before stays
+            family = self._plan["distribution"]
+        check_support(data, as_distribution(family), family, names)
+        return data, weight, family
 
     def _split(self, index: Array, rng: Generator) -> tuple[Array, Array | None]:
         """Return the rows for training and, with early stopping, for validation."""
@@ -305,29 +294,38 @@ class BaseAutoencoder(
 
     # --- from parameters to structure ---------------------------------------------
 
-    def _new_plan(self, n_features: int) -> Plan:
+    def _new_plan(self, n_features: int, family: Any) -> Plan:
         """Describe the network that the parameters ask for."""
-        hidden = check_sizes(self.hidden_layer_sizes)
-        activation, code = self.activation or "tanh", self.code_activation
-        if code == "auto":
-            code = "identity" if hidden else self.activation or "identity"
+        hidden = check_sizes(self.hidden_layer_sizes, "hidden_layer_sizes")
+        back = self._decoder_sizes(hidden)
         if isinstance(self.n_components, (bool, np.bool_)):
             raise ValueError(f"n_components={self.n_components} must be an integer.")
-        real = resolve(self.distribution, DISTRIBUTIONS).has_scale
+        tied = bool(getattr(self, "tied_weights", False))
+        n_outputs = as_distribution(family).n_outputs(n_features)
+        if tied and n_outputs != n_features:
+            raise ValueError(
+                f"tied_weights=True needs one output for each column, but "
+                f"distribution={family!r} wants {n_outputs} for {n_features} columns."
+            )
+        activation, k = self.activation or "tanh", int(self.n_components)
+        into = [activation] * len(hidden) + [self._code_activation(hidden)]
         return Plan(
-            widths=[n_features, *hidden, int(self.n_components)],
-            activations=[activation] * len(hidden) + [code],
-            tied=bool(self.tied_weights),
-            distribution=clone(self.distribution, safe=False),
-            standardize=bool(self.standardize and real),
+            down=[n_features, *hidden, k],
+            up=[k, *back, n_features],
+            activations=[into, [activation] * len(back) + ["identity"]],
+            tied=tied,
+            distribution=family,
+            standardize=bool(self.standardize),
         )
 
-    def _prepare(self, X: Any, columns: Columns, rng: Generator, keep: bool) -> Any:
+    def _prepare(
+        self, X: Any, family: Any, columns: Columns, rng: Generator, keep: bool
+    ) -> Any:
         """Set the starting parameters; return X in their floating-point type."""
         known = keep and hasattr(self, "_theta")
         dtype = self._theta.dtype if known else X.dtype
         check_units(columns, dtype, self._column_names)
-        plan = self._new_plan(X.shape[1])
+        plan = self._new_plan(X.shape[1], family)
         self._columns = vars(columns)
         if known:
             if repr(vars(plan)) != repr(self._plan):
@@ -341,19 +339,9 @@ class BaseAutoencoder(
         model = Model.start(plan, self._bottleneck(), columns, X.dtype, rng)
         self._theta = model.theta
         self._plan = vars(plan)
-        self.noise_variance_ = self.validation_scores_ = None
+        self.validation_scores_ = None
         self.loss_curve_, self.n_iter_, self.t_ = [], 0, 0
         return X
-
-    def _model(self) -> Model:
-        """Return the fitted numbers as something to work with."""
-        return Model(
-            plan=Plan(**self._plan),
-            bottleneck=self._bottleneck(),
-            theta=self._theta,
-            columns=Columns(**self._columns),
-            noise_variance=self.noise_variance_,
-        )
 
     def _trainer(
         self, X: Any, index: Array, weight: Array | None, rng: Generator
@@ -361,19 +349,25 @@ class BaseAutoencoder(
         """Bring objective, rows and memory together."""
         model = self._model()
         decoupled = self.solver != "lbfgs" and self._optimizer().decoupled
-        alpha = 0.0 if decoupled else float(self.alpha)
-        corruption, level = self._corruption()
+        low, high = model.limits()
+        model.shared[...] = np.clip(model.shared, low, high)
         objective, _ = model.plan.objective(
-            model.bottleneck, corruption, level, alpha=alpha
+            model.bottleneck,
+            *self._corruption(),
+            alpha=0.0 if decoupled else float(self.alpha),
+            beta=self._beta(1),
+            learns_shared=bool((low < high).any()),
         )
         rows = model.rows(X, index, weight)
         bounds = np.array([model.columns.low, model.columns.high], dtype=X.dtype)
         rows.standardize(bounds)
+        model.family.inputs(bounds, bounds)
         return Trainer(
             objective,
             self._theta,
             rows,
-            (bounds[0], bounds[1]),
+            bounds=(bounds[0], bounds[1]),
+            limits=(low, high),
             batch_size=self._rows_per_step(len(rows)),
             shuffle=bool(self.shuffle),
             rng=rng,
@@ -411,7 +405,9 @@ class BaseAutoencoder(
     def _monitor(self, held_out: Rows | None) -> Monitor:
         validate, patience = None, self.n_iter_no_change
         if held_out is not None:
-            validate = partial(self._model().mean_loss, held_out)
+            validate = partial(
+                self._model().mean_loss, held_out, self._beta(self.max_iter), DRAWS
+            )
         elif self.learning_rate == "cosine" and self.solver != "lbfgs":
             patience = np.inf  # its last epochs, the slow ones, are the point of it
         return Monitor(
@@ -423,7 +419,8 @@ class BaseAutoencoder(
 
     def _threads(self, trainer: Trainer) -> AbstractContextManager[None]:
         """Hold products to one thread if all of them are small."""
-        small = max(trainer.batch_size, *self._plan["widths"]) <= SMALL
+        widths = *self._plan["down"], *self._plan["up"]
+        small = max(trainer.batch_size, *widths) <= SMALL
         return one_blas_thread() if small else nullcontext()
 
     def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
@@ -437,28 +434,45 @@ class BaseAutoencoder(
             warnings.warn(trouble, ConvergenceWarning, stacklevel=4)
         return monitor
 
-    def _assess(
-        self, trainer: Trainer, rows: Rows, losses: list[float]
-    ) -> Array | None:
-        """Return the noise variance; refuse parameters that are worse than none."""
+    def _settle(
+        self,
+        trainer: Trainer,
+        rows: Rows,
+        noise: Array | None = None,
+        share: float = 1.0,
+    ) -> None:
+        """Refuse parameters that are worse than none; estimate scales from residuals.
+
+        An earlier noise variance moves towards the new one by `share`.
+        """
+        self._check_sanity(trainer, rows)
         model = self._model()
-        loss, noise = model.assess(rows)
+        estimate = model.estimated_shared(rows)
+        with self._explained(self.loss_curve_):
+            if not np.isfinite(estimate).all():
+                raise DivergenceError("a residual cannot be squared", finished=True)
+        model.shared[...] = estimate
+        if noise is not None:
+            model.blend_noise(noise, 1.0 - share)
+
+    def _check_sanity(self, trainer: Trainer, rows: Rows) -> None:
+        """Refuse parameters that are worse than none."""
+        model, beta = self._model(), trainer.objective.beta
+        loss = model.mean_loss(rows, beta)
         with np.errstate(all="ignore"):
             loss += trainer.decay()
         poor = LOST * rows.X.shape[1]
-        with self._explained(losses):
-            finite = noise is None or np.isfinite(noise).all()
-            if not (np.isfinite(loss) and finite):
+        with self._explained(self.loss_curve_):
+            if not np.isfinite(loss):
                 raise DivergenceError(f"the loss is {loss}", finished=True)
             if loss > max(poor, 2 * (trainer.first_loss or 0.0)):
-                of_means = model.loss_of_means(rows)
-                if loss > 2 * of_means + poor:
+                of_means = model.loss_of_means(rows, beta)
+                if loss > of_means + abs(of_means) + poor:
                     raise DivergenceError(
                         f"the loss is {loss:g} nats per row, where the mean of the "
                         f"data costs {of_means:g}",
                         finished=True,
                     )
-        return noise
 
     def _run_lbfgs(self, trainer: Trainer, monitor: Monitor) -> str | None:
         """Return why L-BFGS stopped short of a minimum, if it did."""
@@ -490,6 +504,7 @@ class BaseAutoencoder(
             optimizer,
             optimizer.init(self._theta, trainer.objective.weights.size),
             rate=self._rate,
+            beta=self._beta,
             max_iter=self.max_iter,
             n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
             monitor=monitor,
@@ -508,7 +523,7 @@ class BaseAutoencoder(
         return float(self.learning_rate_init * factor)
 
     @contextmanager
-    def _explained(self, losses: list[float]) -> Iterator[None]:
+    def _explained(self, losses: Sequence[Any]) -> Iterator[None]:
         """Say in which epoch training diverged, and what to change."""
         try:
             yield
@@ -526,7 +541,7 @@ class BaseAutoencoder(
 
     def _record(self, monitor: Monitor, n_rows: int) -> None:
         """Turn what the monitor saw into fitted attributes."""
-        self.loss_curve_ += monitor.losses
+        self.loss_curve_ += [loss.total for loss in monitor.losses]
         self.loss_ = self.loss_curve_[-1]
         self.n_iter_ = len(monitor.losses)
         self.t_ += n_rows * self.n_iter_
@@ -549,149 +564,8 @@ class BaseAutoencoder(
         monitor, n_iter = self._monitor(None), self.n_iter_
         with self._explained(self.loss_curve_):
             rate = float(self.learning_rate_init)
+            trainer.charge(self._beta(n_iter + 1))
             monitor(trainer.epoch(optimizer, moments, rate))
         self._record(monitor, len(trainer.rows))
         self.n_iter_ += n_iter
         return moments
-
-    def _update_noise(self, newest: Array | None, share: float) -> None:
-        """Move the estimate towards that of the newest rows by `share`."""
-        if newest is not None and self.noise_variance_ is not None:
-            newest = (1.0 - share) * self.noise_variance_ + share * newest
-        self.noise_variance_ = newest
-
-    # --- using the fitted model ---------------------------------------------------
-
-    def transform(self, X: ArrayLike) -> Array:
-        """Return the code of each row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to encode; they are not corrupted.
-
-        Returns
-        -------
-        X_new : ndarray of shape (n_samples, n_components)
-            The codes, in the floating-point type of X.
-        """
-        data = self._check_fitted_rows(X)
-        return self._model().encode(data)
-
-    def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the reconstruction for each code, in the units of the data.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            Codes, as `transform` returns them.
-
-        Returns
-        -------
-        X_original : ndarray of shape (n_samples, n_features)
-            The mean of p(x | code).
-        """
-        check_is_fitted(self)
-        z = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-        if z.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"X has {z.shape[1]} columns, but inverse_transform expects codes with "
-                f"n_components={self._n_features_out} columns."
-            )
-        return self._model().decode(z)
-
-    def score_features(self, X: ArrayLike) -> Array:
-        """Return each entry's share of the log-likelihood of its row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
-
-        Returns
-        -------
-        log_likelihood : ndarray of shape (n_samples, n_features)
-            In nats; each row sums to its entry in `score_samples`.
-        """
-        data = self._check_fitted_rows(X)
-        out = np.empty(data.shape, data.dtype)
-        for place, log_likelihood in self._model().log_likelihood(data):
-            out[place] = log_likelihood
-        return out
-
-    def score_samples(self, X: ArrayLike) -> Array:
-        """Return the log-likelihood of each row given its own code.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
-
-        Returns
-        -------
-        log_likelihood : ndarray of shape (n_samples,)
-            The logarithm of p(x | code of x), in nats and in the units of X; higher is
-            better.
-        """
-        data = self._check_fitted_rows(X)
-        out = np.empty(data.shape[0], data.dtype)
-        for place, log_likelihood in self._model().log_likelihood(data):
-            out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
-        return out
-
-    def score(
-        self, X: ArrayLike, y: None = None, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Return the mean log-likelihood of the rows.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
-        y : Ignored
-            Not used, present for API consistency by convention.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows.
-
-        Returns
-        -------
-        log_likelihood : float
-            The (weighted) mean of `score_samples`, in nats per row; higher is better.
-        """
-        log_likelihood = self.score_samples(X)
-        weight = check_weight(log_likelihood[:, None], sample_weight)
-        seen = weight > 0
-        return float(np.average(log_likelihood[seen], weights=weight[seen]))
-
-    # --- what scikit-learn and the curious ask for --------------------------------
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self._plan["widths"][-1])
-
-    @property
-    def coefs_(self) -> list[Array]:
-        """Weights of each layer, encoder first; tied ones are transposed views."""
-        return [weight for weight, _ in self._views()]
-
-    @property
-    def intercepts_(self) -> list[Array]:
-        """Biases of each layer, encoder first."""
-        return [bias for _, bias in self._views()]
-
-    def _views(self) -> list[tuple[Array, Array]]:
-        if not hasattr(self, "_theta"):
-            raise AttributeError(f"This {type(self).__name__} is not fitted yet.")
-        objective = self._model().objective
-        return objective.encoder.of(self._theta) + objective.decoder.of(self._theta)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        distribution = self.distribution
-        if isinstance(distribution, str) and distribution in DISTRIBUTIONS:
-            distribution = DISTRIBUTIONS[distribution]
-        support = getattr(distribution, "support", None)
-        tags.input_tags.positive_only = support is not None and support.low >= 0
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

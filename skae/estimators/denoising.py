@@ -8,6 +8,7 @@ from numpy.random import RandomState
 from numpy.typing import ArrayLike
 
 from skae._validation import StrOptions
+from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck, Deterministic
 from skae.component import resolve
 from skae.corruptions import CORRUPTIONS, Corruption
@@ -69,12 +70,22 @@ class DenoisingAutoencoder(BaseAutoencoder):
         deviation of the noise, in standard deviations of the column (in units of X
         where columns are not standardized).
 
-    distribution : {'bernoulli', 'gaussian'} or Distribution, default='gaussian'
+    distribution : str, Distribution or list of tuple, default='gaussian'
         Distribution of a row given its code; it decides the loss and what X may hold.
 
-        - 'gaussian' is for real values: half the squared error while training, then a
-          noise variance per column from the residuals;
-        - 'bernoulli' is for values in [0, 1]: the cross-entropy.
+        - A name for all columns: 'bernoulli', 'beta', 'categorical', 'exponential',
+          'gamma', 'gaussian', 'heteroscedastic_gaussian', 'laplace', 'log_normal',
+          'negative_binomial', 'poisson', 'student_t' or
+          'zero_inflated_negative_binomial'; see :ref:`distributions`. Of 'gaussian',
+          'laplace', 'log_normal' and 'student_t', the scale is one while training and
+          then estimated from the residuals.
+        - A loss without a probabilistic reading: 'absolute_error', 'huber',
+          'log_cosh' or 'squared_error'. Likelihoods are then not available,
+          `reconstruction_error` is.
+        - A list of ``(distribution, columns)``, in which each column appears once.
+          Columns are given by name, place, slice, boolean mask or a callable, as in
+          :class:`~sklearn.compose.ColumnTransformer`.
+        - 'auto' chooses for each column by its values; see `distribution_`.
 
     tied_weights : bool, default=False
         Whether the decoder's weights are the encoder's, transposed. Biases are never
@@ -86,8 +97,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     standardize : bool, default=True
         Whether the columns of real-valued distributions are centred and divided by
-        their standard deviation inside. It is undone outside: reconstructions and
-        scores are in the units of X.
+        their standard deviation inside, and those of positive ones divided by it. It is
+        undone outside: reconstructions and scores are in the units of X.
 
     solver : str or Optimizer, default='adam'
         How the loss is minimised: 'adadelta', 'adagrad', 'adam', 'adamw', 'rmsprop',
@@ -174,10 +185,14 @@ class DenoisingAutoencoder(BaseAutoencoder):
     intercepts_ : list of ndarray of shape (n_outputs,)
         Biases of each layer, the encoder's first.
 
+    distribution_ : str, Distribution or list of tuple
+        The distribution of each column; what 'auto' chose. It can be given as
+        `distribution`.
+
     noise_variance_ : ndarray of shape (n_features,) or None
-        Variance of each column around its reconstruction, in squared units of X (for
-        other distributions than the Gaussian, the square of their scale). None for
-        distributions without a scale.
+        Variance of each real-valued column around its reconstruction, in squared units
+        of X (for other families than the Gaussian, the square of their scale). NaN for
+        columns without such a scale, None if no column has one.
 
     loss_ : float
         Training loss of the last epoch, in nats per row.
@@ -209,6 +224,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     See Also
     --------
+    VariationalAutoencoder : A random code, and the likelihood log p(x).
     sklearn.decomposition.PCA : The linear autoencoder in closed form.
     sklearn.decomposition.FactorAnalysis : Linear, with a noise variance per column.
     sklearn.neural_network.BernoulliRBM : A different model of binary data.
@@ -245,6 +261,8 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseAutoencoder._parameter_constraints,
+        "code_activation": [StrOptions({"auto", *ACTIVATIONS})],
+        "tied_weights": ["boolean"],
         "corruption": [StrOptions(set(CORRUPTIONS)), Corruption],
         "corruption_level": [NON_NEGATIVE],
     }
@@ -316,6 +334,11 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     def _bottleneck(self) -> Bottleneck:
         return Deterministic()
+
+    def _code_activation(self, hidden: list[int]) -> str:
+        if self.code_activation != "auto":
+            return self.code_activation
+        return "identity" if hidden else self.activation or "identity"
 
     def _corruption(self) -> tuple[Corruption, float]:
         corruption = resolve(self.corruption, CORRUPTIONS)

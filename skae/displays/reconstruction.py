@@ -1,13 +1,7 @@
-"""Displays show how training went and what a fitted autoencoder makes of its rows.
-
-They follow scikit-learn's manner: the constructor keeps computed data, `from_estimator`
-computes and draws, `plot` draws, as often as one likes. matplotlib is an optional
-dependency and is imported when something is drawn, not before.
-"""
+"""Rows beside what an autoencoder makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,23 +9,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from skae.displays._common import (
+    FEW_COLUMNS,
+    MOST_NAMES,
+    check_image_shape,
+    check_names,
+    count_in_whole_numbers,
+    dense,
+    every_so_many,
+    names_of_columns,
+    panels,
+    require_matplotlib,
+    with_defaults,
+)
 from skae.layout import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-    from matplotlib.lines import Line2D
 
-__all__ = ["LossCurveDisplay", "ReconstructionDisplay"]
-
-#: Up to this many columns are drawn as bars.
-FEW_COLUMNS = 12
-
-#: At most so many columns are named on the axis.
-MOST_NAMES = 24
+__all__ = ["ReconstructionDisplay"]
 
 KINDS = ("auto", "image", "line", "bar")
 
@@ -50,287 +50,11 @@ LOOKS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def require_matplotlib(caller: str) -> Any:
-    """Return pyplot, or say how to get it."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            f"{caller} requires matplotlib: pip install 'skae[plot]'"
-        ) from error
-    return plt
-
-
-def with_defaults(kwargs: dict[str, Any], artist: Any, **defaults: Any) -> Any:
-    """Add defaults to the caller's keywords, which may be aliases such as `lw`."""
-    from matplotlib.cbook import normalize_kwargs
-
-    return defaults | normalize_kwargs(kwargs, artist)
-
-
-def count_in_whole_numbers(ax: Axes) -> None:
-    """Keep fractions off the horizontal axis, unless its ticks are someone's choice."""
-    from matplotlib.ticker import MaxNLocator
-
-    locator = ax.xaxis.get_major_locator()
-    if isinstance(locator, MaxNLocator):
-        locator.set_params(integer=True)
-
-
-# --- loss curves ----------------------------------------------------------------------
-
-
-def by_stage(values: Any, only_stage: str) -> dict[str, Array]:
-    """Return one array for each stage that has any values."""
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        values = {only_stage: values}
-    arrays = {str(key): np.asarray(value, float) for key, value in values.items()}
-    for key, value in arrays.items():
-        if value.ndim != 1:
-            raise ValueError(
-                f"{key!r} must hold one number for each epoch, got an array of shape "
-                f"{value.shape}."
-            )
-    return {key: value for key, value in arrays.items() if len(value)}
-
-
-class LossCurveDisplay:
-    """Loss against epochs.
-
-    Drawn are the training loss of every stage of training and, where rows were held
-    out, their loss as dashed lines of the same colour. The two need not meet: the
-    training loss is measured during the epoch, on corrupted rows and with penalties,
-    the validation loss after it, on clean rows and without.
-
-    It is recommended to use `from_estimator` to create a `LossCurveDisplay`. All
-    parameters are stored as attributes.
-
-    Parameters
-    ----------
-    loss_curve : array-like of shape (n_epochs,) or dict of {str: array-like}
-        Loss of each epoch, in nats per row. A dict holds one such sequence for each
-        stage of training, in their order. Stored as a dict of arrays; the name of an
-        only stage is then "training".
-    validation_scores : array-like or dict of {str: array-like}, default=None
-        Minus the loss of the held-out rows after each epoch, in nats per row. A
-        dict holds one sequence for each stage; a single sequence belongs to the last
-        stage. A sequence shorter than its stage belongs to its last epochs. Stored as
-        a dict of arrays.
-    name : str, default=None
-        Name of the estimator in the legend. No name is shown if None.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-        Axes with the curves.
-    figure_ : matplotlib Figure
-        Figure that holds the axes.
-    lines_ : dict of {str: matplotlib Line2D}
-        Training loss of each stage.
-    validation_lines_ : dict of {str: matplotlib Line2D}
-        Validation loss of each stage that has one.
-
-    See Also
-    --------
-    ReconstructionDisplay : Rows and their reconstructions.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from skae import DenoisingAutoencoder
-    >>> from skae.displays import LossCurveDisplay
-    >>> X, _ = load_digits(return_X_y=True)
-    >>> model = DenoisingAutoencoder(16, early_stopping=True, tol=0.5, random_state=0)
-    >>> display = LossCurveDisplay.from_estimator(model.fit(X))
-    >>> len(display.loss_curve["training"]) == model.n_iter_
-    True
-    >>> display.ax_.get_ylabel()
-    'Loss (nats per row)'
-    """
-
-    ax_: Axes
-    figure_: Figure | SubFigure
-    lines_: dict[str, Line2D]
-    validation_lines_: dict[str, Line2D]
-
-    def __init__(
-        self,
-        loss_curve: ArrayLike | Mapping[str, ArrayLike],
-        *,
-        validation_scores: ArrayLike | Mapping[str, ArrayLike] | None = None,
-        name: str | None = None,
-    ) -> None:
-        self.loss_curve = by_stage(loss_curve, "training")
-        if not self.loss_curve:
-            raise ValueError("loss_curve must hold at least one epoch, got none.")
-        last_stage = list(self.loss_curve)[-1]
-        self.validation_scores = by_stage(validation_scores, last_stage)
-        self.name = name
-        for stage, scores in self.validation_scores.items():
-            n_epochs = len(self.loss_curve.get(stage, ()))
-            if len(scores) > n_epochs:
-                raise ValueError(
-                    f"validation_scores holds {len(scores)} epochs of {stage!r}, but "
-                    f"loss_curve holds {n_epochs}."
-                )
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: BaseEstimator,
-        *,
-        name: str | None = None,
-        ax: Axes | None = None,
-        validation_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Draw the loss curve of a fitted autoencoder.
-
-        Parameters
-        ----------
-        estimator : estimator instance
-            Fitted autoencoder; of a pipeline, its last step.
-        name : str, default=None
-            Name of the estimator in the legend. If None, its class's name.
-        ax : matplotlib Axes, default=None
-            Axes to draw on. If None, a new figure is made.
-        validation_kwargs : dict, default=None
-            Keywords for matplotlib's `plot`, for the validation loss only.
-        **kwargs : dict
-            Keywords for matplotlib's `plot`.
-
-        Returns
-        -------
-        display : LossCurveDisplay
-            The display, drawn.
-        """
-        check_is_fitted(estimator)
-        display = cls(
-            estimator.loss_curve_,
-            validation_scores=getattr(estimator, "validation_scores_", None),
-            name=type(estimator).__name__ if name is None else name,
-        )
-        return display.plot(ax, validation_kwargs=validation_kwargs, **kwargs)
-
-    def plot(
-        self,
-        ax: Axes | None = None,
-        *,
-        name: str | None = None,
-        validation_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Draw the stages one after another along one axis of epochs.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw on. If None, a new figure is made.
-        name : str, default=None
-            Name of the estimator in the legend. If None, the display's own.
-        validation_kwargs : dict, default=None
-            Keywords for matplotlib's `plot`, for the validation loss only.
-        **kwargs : dict
-            Keywords for matplotlib's `plot`.
-
-        Returns
-        -------
-        display : LossCurveDisplay
-            The display itself.
-        """
-        plt = require_matplotlib(f"{type(self).__name__}.plot")
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
-        name = self.name if name is None else name
-        prefix = "" if name is None else f"{name}: "
-        self.ax_, self.figure_ = ax, ax.figure
-        self.lines_, self.validation_lines_ = {}, {}
-        end = 0
-        for stage, loss in self.loss_curve.items():
-            end += len(loss)
-            self._draw(stage, end, prefix, kwargs, validation_kwargs or {})
-        count_in_whole_numbers(ax)
-        ax.set(xlabel="Epoch", ylabel="Loss (nats per row)")
-        ax.legend()
-        return self
-
-    def _draw(
-        self,
-        stage: str,
-        end: int,
-        prefix: str,
-        kwargs: dict[str, Any],
-        validation_kwargs: dict[str, Any],
-    ) -> None:
-        """Draw the losses of a stage whose last epoch is number `end`."""
-        from matplotlib.lines import Line2D
-
-        def line(loss: Array, kwargs: dict[str, Any], **defaults: Any) -> Line2D:
-            # A line through a single epoch has no length: only a marker shows it.
-            marker = "o" if len(loss) == 1 else None
-            style = with_defaults(kwargs, Line2D, marker=marker, **defaults)
-            epochs = np.arange(end - len(loss), end) + 1
-            return self.ax_.plot(epochs, loss, **style)[0]
-
-        trained = line(self.loss_curve[stage], kwargs, label=prefix + stage)
-        self.lines_[stage] = trained
-        if stage in self.validation_scores:
-            only = len(self.loss_curve) == 1
-            style = with_defaults(kwargs, Line2D) | {
-                "color": trained.get_color(),
-                "linestyle": "--",
-                "label": prefix + ("validation" if only else f"{stage}, validation"),
-            }
-            validation_kwargs = with_defaults(validation_kwargs, Line2D, **style)
-            loss = -self.validation_scores[stage]
-            self.validation_lines_[stage] = line(loss, validation_kwargs)
-
-
-# --- reconstructions ------------------------------------------------------------------
-
-
 def first_rows(X: Any, n_rows: int) -> Any:
     """Return the first rows of an array, a sparse matrix or a data frame, as it is."""
     if sparse.issparse(X):
         return X.tocsr()[:n_rows]
     return X.head(n_rows) if hasattr(X, "head") else X[:n_rows]
-
-
-def dense(X: Any, name: str) -> Array:
-    """Return rows as a dense floating-point array."""
-    X = check_array(
-        X,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        ensure_all_finite=False,
-        input_name=name,
-    )
-    return np.asarray(X.toarray() if sparse.issparse(X) else X)
-
-
-def names_of_columns(X: Any, estimator: Any) -> Any:
-    """Return the estimator's names, or else the data frame's, or None."""
-    names = getattr(estimator, "feature_names_in_", None)
-    return getattr(X, "columns", None) if names is None else names
-
-
-def outer_frame(ax: Axes) -> Any:
-    """Make room for panels where `ax` stands; return it as a grid of one cell."""
-    if not ax.axison:
-        raise ValueError(
-            "ax is in use by another display; pass that display's axes_ to draw on "
-            "the same panels, or another ax."
-        )
-    ax.set_axis_off()
-    spec = ax.get_subplotspec()
-    if spec is None:
-        box = ax.get_position()
-        left, bottom, right, top = box.x0, box.y0, box.x1, box.y1
-        grid = ax.figure.add_gridspec(left=left, bottom=bottom, right=right, top=top)
-        spec = grid[0, 0]
-    return spec
 
 
 class ReconstructionDisplay:
@@ -374,6 +98,8 @@ class ReconstructionDisplay:
 
     See Also
     --------
+    LatentSpaceDisplay : The codes of rows.
+    LatentManifoldDisplay : What the codes of a plane are decoded to.
     LossCurveDisplay : Loss against epochs.
 
     Notes
@@ -415,8 +141,10 @@ class ReconstructionDisplay:
         if X_corrupted is not None:
             self.X_corrupted = self._like_X(X_corrupted, "X_corrupted")
         self.reconstructions = self._like_X(reconstructions, "reconstructions")
-        self.image_shape = self._check_image_shape(image_shape)
-        self.feature_names = self._check_feature_names(feature_names)
+        self.image_shape = check_image_shape(image_shape, self.X.shape[1])
+        self.feature_names = check_names(
+            feature_names, "feature_names", self.X.shape[1], "X has n_features"
+        )
         self.name = name
 
     @classmethod
@@ -539,30 +267,6 @@ class ReconstructionDisplay:
             )
         return x
 
-    def _check_image_shape(self, shape: Any) -> tuple[int, int] | None:
-        if shape is None:
-            return None
-        n_features = self.X.shape[1]
-        sizes = np.asarray(shape)
-        whole = sizes.shape == (2,) and sizes.dtype.kind in "iu" and sizes.min() > 0
-        if not whole or sizes.prod() != n_features:
-            raise ValueError(
-                f"image_shape={shape!r} must be a height and a width whose product is "
-                f"n_features={n_features}."
-            )
-        return int(sizes[0]), int(sizes[1])
-
-    def _check_feature_names(self, names: Any) -> NDArray[Any] | None:
-        if names is None:
-            return None
-        array, n_features = np.asarray(names, dtype=object), self.X.shape[1]
-        if array.shape != (n_features,):
-            raise ValueError(
-                f"feature_names has shape {array.shape}, but X has "
-                f"n_features={n_features} columns."
-            )
-        return array.astype(str)
-
     def _check_kind(self, kind: str) -> str:
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} must be one of {KINDS}.")
@@ -596,18 +300,8 @@ class ReconstructionDisplay:
 
     def _place(self, ax: Any, shape: tuple[int, int], share: bool) -> None:
         """Set the panels: those given, or new ones inside the one given."""
-        axes = np.asarray(ax, dtype=object)
-        if axes.ndim == 0:
-            grid = outer_frame(ax).subgridspec(*shape)
-            axes = grid.subplots(squeeze=False, sharex=share, sharey=share)
-            self.ax_ = ax
-        elif axes.size == np.prod(shape):
-            self.ax_ = None
-        else:
-            raise ValueError(
-                f"ax holds {axes.size} axes, but {shape[0]} x {shape[1]} = "
-                f"{np.prod(shape)} are needed, or a single one to divide."
-            )
+        n_panels = shape[0] * shape[1]
+        self.ax_, axes = panels(ax, shape, n_panels, sharex=share, sharey=share)
         self.axes_ = axes.reshape(shape)
         self.figure_ = self.axes_[0, 0].figure
 
@@ -631,18 +325,18 @@ class ReconstructionDisplay:
             axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
 
     def _draw_panels(self, kind: str, name: str, kwargs: dict[str, Any]) -> None:
-        panels = self.axes_[:, 0]
+        column = self.axes_[:, 0]
         draw = self._draw_lines if kind == "line" else self._draw_bars
         self.artists_ = {key: [] for key in self._series()}
-        for i, ax in enumerate(panels):
+        for i, ax in enumerate(column):
             draw(ax, i, name, kwargs)
             ax.set_ylabel(f"row {i}")
             self._name_columns(ax)
         if self.feature_names is None:
-            panels[-1].set_xlabel("column")
+            column[-1].set_xlabel("column")
         keys = [drawn[0] for drawn in self.artists_.values()]
         above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-        panels[0].legend(handles=keys, ncols=len(keys), frameon=False, **above)
+        column[0].legend(handles=keys, ncols=len(keys), frameon=False, **above)
 
     def _draw_lines(self, ax: Axes, i: int, name: str, kwargs: dict[str, Any]) -> None:
         from matplotlib.lines import Line2D
@@ -673,5 +367,5 @@ class ReconstructionDisplay:
             count_in_whole_numbers(ax)
             return
         n_features = self.X.shape[1]
-        places = np.arange(0, n_features, -(-n_features // MOST_NAMES))
+        places = every_so_many(n_features, MOST_NAMES)
         ax.set_xticks(places, self.feature_names[places].tolist(), rotation=90)
