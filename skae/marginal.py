@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skae.bottlenecks import divergence
-from skae.draws import balanced_draws, normal_draws
+from skae.draws import normal_draws
 from skae.layout import Array
 from skae.model import Model, blocks
 
@@ -168,20 +168,39 @@ class Marginal:
                 proposal = self.proposal(x, h)
                 yield self.estimate(place, x, proposal, by_feature)
 
-    def reconstructions(self, X: Any) -> Iterator[tuple[slice, Array, Array]]:
-        """Yield log p(x|z) of codes from the encoder's posterior, and its divergence.
-
-        They have shapes (n_rows, n_samples) and (n_rows,).
-        """
-        draws = balanced_draws(*self.draws.shape)
+    def reconstructions(self, X: Any) -> Iterator[tuple[slice, Array]]:
+        """Yield log p(x|z) of codes from the encoder's posterior, one for each draw."""
         with np.errstate(all="ignore"):
             for place, x, h in self.encoded(X):
-                parts = [
-                    -nll.sum(axis=2, dtype=np.float64)
-                    for _, nll in self.decoded(x, self.posterior(h), draws)
-                ]
-                log_prob = np.concatenate(parts, axis=1) - self.log_unit.sum()
-                yield place, finite(log_prob), divergence(h).sum(axis=1)
+                drawn = self.decoded(x, self.posterior(h), self.draws)
+                parts = [self.log_prob(nll) for _, nll in drawn]
+                yield place, np.concatenate(parts, axis=1)
+
+    def bounds(self, X: Any) -> Iterator[tuple[slice, Array]]:
+        """Yield the evidence lower bound.
+
+        A quadratic approximation of log p(x|z), whose mean is known, serves as control
+        variate: all rows share their draws, so that errors would not average out.
+        """
+        with np.errstate(all="ignore"):
+            for place, x, h in self.encoded(X):
+                posterior = self.posterior(h)
+                slope, curvature = self.expansion(x, posterior.mean)
+                total = np.zeros(len(x))
+                for z, nll in self.decoded(x, posterior, self.draws):
+                    step = z - posterior.mean[:, None]
+                    approximation = slope[:, None] + 0.5 * np.matmul(step, curvature)
+                    control = (step * approximation).sum(axis=2)
+                    total += (self.log_prob(nll) + control).sum(axis=1)
+                scale = np.diagonal(posterior.root, axis1=1, axis2=2)
+                diagonal = np.diagonal(curvature, axis1=1, axis2=2)
+                known = 0.5 * (np.square(scale) * diagonal).sum(axis=1)
+                mean = total / len(self.draws) - known
+                yield place, mean - divergence(h).sum(axis=1)
+
+    def log_prob(self, nll: Array) -> Array:
+        """Return log p(x|z) of rows in the units of X, given minus that of entries."""
+        return finite(-nll.sum(axis=2, dtype=np.float64) - self.log_unit.sum())
 
     def encoded(self, X: Any) -> Iterator[tuple[slice, Array, Array]]:
         """Yield blocks of rows beside the encoder's outputs."""
@@ -294,18 +313,26 @@ class Marginal:
 
     def curvature(self, x: Array, z: Array) -> tuple[Array, Array]:
         """Return ``I + J^T F J`` and the derivative of ``-log p(x, z)`` at `z`."""
+        slope, precision = self.expansion(x, z)
+        # The identity would be lost in rounding beside a very large matrix.
+        trace = np.trace(precision, axis1=1, axis2=2)
+        ridge = np.maximum(1.0, 8 * np.finfo(self.dtype).eps * trace)
+        return precision + ridge[:, None, None] * np.eye(z.shape[1]), z + slope
+
+    def expansion(self, x: Array, z: Array) -> tuple[Array, Array]:
+        """Return the derivative of ``-log p(x | z)`` at `z`, and ``J^T F J``.
+
+        Both are zero where they cannot be computed.
+        """
         eta, tangents = self.slopes(z.astype(self.dtype))
         d_eta = np.empty_like(eta)
         self.family.gradient(x, eta, self.shared, d_eta)
-        slope = z + np.matmul(tangents, d_eta[:, :, None])[:, :, 0]
+        slope = np.matmul(tangents, d_eta[:, :, None])[:, :, 0].astype(np.float64)
         self.family.whiten(eta, self.shared, tangents)
         precision = np.matmul(tangents, tangents.transpose(0, 2, 1)).astype(np.float64)
-        trace = np.trace(precision, axis1=1, axis2=2)
-        useless = ~np.isfinite(trace + slope.sum(axis=1))
-        precision[useless], slope[useless], trace[useless] = 0.0, 0.0, 0.0
-        # The identity would be lost in rounding beside a very large matrix.
-        ridge = np.maximum(1.0, 8 * np.finfo(self.dtype).eps * trace)[:, None, None]
-        return precision + ridge * np.eye(z.shape[1]), slope
+        useless = ~np.isfinite(precision.sum(axis=(1, 2)) + slope.sum(axis=1))
+        precision[useless], slope[useless] = 0.0, 0.0
+        return slope, precision
 
     def slopes(self, z: Array) -> tuple[Array, Array]:
         """Return the decoder's outputs, and their derivative along each component.

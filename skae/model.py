@@ -16,7 +16,7 @@ from skae.bottlenecks import Bottleneck, divergence
 from skae.composite import as_distribution
 from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import Distribution
-from skae.draws import balanced_draws
+from skae.draws import normal_draws
 from skae.layout import Array, Layout, Slot
 from skae.network import Padded, encoder_decoder, initialize
 from skae.objective import Objective
@@ -397,7 +397,7 @@ class Model:
         """
         draws = self.code_alone()
         if self.bottleneck.is_random and n_samples > 0:
-            draws = balanced_draws(n_samples, self.plan.n_components)
+            draws = normal_draws(n_samples, self.plan.n_components)
         loss = 0.0
         with np.errstate(all="ignore"):
             for block in self.scored(rows, draws):

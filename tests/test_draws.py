@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from skae.draws import balanced_draws, normal_draws
+from skae.draws import normal_draws
 
 
 @pytest.mark.parametrize("n_components", [1, 3, 64, 100])
@@ -66,24 +66,3 @@ def test_draws_integrate_better_than_pseudo_random_ones(n_samples):
     pseudo = np.random.default_rng(0).standard_normal((200, n_samples, 2))
     usual = np.sqrt(np.mean(np.square(smooth(pseudo).mean(axis=1) - exact)))
     assert error < 0.5 * usual
-
-
-@pytest.mark.parametrize("n_components", [1, 3, 40])
-@pytest.mark.parametrize("n_samples", [1, 2, 3, 4, 7, 64, 81, 1000])
-def test_balanced_draws_have_the_moments_of_standard_normals(n_samples, n_components):
-    draws = balanced_draws(n_samples, n_components)
-    assert draws.shape == (n_samples, n_components)
-    alone = draws[-1] / n_samples if n_samples % 2 else 0.0
-    if n_samples > 2 * n_components:
-        alone, covariance = 0.0, draws.T @ draws / n_samples
-        np.testing.assert_allclose(covariance, np.eye(n_components), atol=1e-12)
-    np.testing.assert_allclose(
-        draws.mean(axis=0), alone * np.ones(n_components), atol=1e-12
-    )
-
-
-def test_many_balanced_draws_are_nearly_normal():
-    draws = balanced_draws(4096, 3)
-    assert np.abs(draws - normal_draws(4096, 3)).max() < 0.05
-    for component in draws.T:
-        assert stats.kstest(component, "norm").pvalue > 0.5

@@ -5,7 +5,7 @@ from scipy import sparse, special, stats
 
 from skae.bottlenecks import Deterministic, GaussianPosterior, ImportanceWeighted
 from skae.distributions import DISTRIBUTIONS, SMALLEST_SCALE, HeteroscedasticGaussian
-from skae.draws import balanced_draws, normal_draws
+from skae.draws import normal_draws
 from skae.model import BLOCK, Block, Model, Plan
 from skae.network import Tape
 from skae.rows import Columns, Rows
@@ -481,7 +481,7 @@ def test_mean_loss_of_a_random_code(X, bottleneck, beta):
     cost = np.maximum(kl, bottleneck.free_bits).sum(axis=1)
     x, scale = (X - model.center) / model.unit, np.exp(model.shared)
     nll = []
-    for draw in balanced_draws(3, 2):
+    for draw in normal_draws(3, 2):
         eta = (model.decode(mean + sd * draw) - model.center) / model.unit
         nll.append(-stats.norm(eta, scale).logpdf(x).sum(axis=1))
     weight = np.random.default_rng(3).uniform(1, 2, len(X))
@@ -498,7 +498,7 @@ def test_mean_loss_of_weighted_importance(X):
     mean, sd = model.posterior(X)
     x, scale = (X - model.center) / model.unit, np.exp(model.shared)
     total = []
-    for draw in balanced_draws(4, 2):
+    for draw in normal_draws(4, 2):
         z = mean + sd * draw
         eta = (model.decode(z) - model.center) / model.unit
         ratio = stats.norm(mean, sd).logpdf(z) - stats.norm.logpdf(z)

@@ -140,13 +140,13 @@ class VariationalAutoencoder(BaseAutoencoder):
         - 'cosine' lets it fall to zero over `max_iter` epochs, and then stops; only
           early stopping may end it before.
 
-    learning_rate_init : float, default=0.005
+    learning_rate_init : float, default=0.01
         Initial learning rate; 'adadelta' wants a rate of about 1.
 
     power_t : float, default=0.5
         Exponent of 'invscaling'.
 
-    max_iter : int, default=300
+    max_iter : int, default=500
         Largest number of epochs.
 
     shuffle : bool, default=True
@@ -189,7 +189,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         Positive number that keeps the denominators of 'adam', 'adamw', 'rmsprop',
         'adagrad' and 'adadelta' away from zero.
 
-    n_iter_no_change : int or numpy.inf, default=10
+    n_iter_no_change : int or numpy.inf, default=20
         Epochs without progress after which training stops or, with 'adaptive', slows
         down. With infinity, training goes on for `max_iter` epochs.
 
@@ -330,9 +330,9 @@ class VariationalAutoencoder(BaseAutoencoder):
         solver: str | Optimizer = "adam",
         batch_size: int | Literal["auto"] = "auto",
         learning_rate: str = "adaptive",
-        learning_rate_init: float = 0.005,
+        learning_rate_init: float = 0.01,
         power_t: float = 0.5,
-        max_iter: int = 300,
+        max_iter: int = 500,
         shuffle: bool = True,
         random_state: int | RandomState | None = None,
         tol: float = 1e-4,
@@ -345,7 +345,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int = 20,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -543,13 +543,15 @@ class VariationalAutoencoder(BaseAutoencoder):
         .. math:: \log \frac{1}{S} \sum_{s=1}^{S}
                   \frac{p(x | z_s) \, p(z_s)}{r(z_s | x)}
 
-        The codes come from a normal proposal r that is made for each row: its mean is
-        the encoder's, moved to where the posterior is if that is far away, and its
-        covariance the one that the decoder's slope and the distribution's Fisher
-        information imply there. Unlike the encoder's q(z|x) it knows how components
-        depend on each other given the row, so that few draws go a long way; in the
-        linear Gaussian model it is the posterior itself. All rows share one fixed set
-        of draws, which is why the result is the same in every call.
+        Most codes come from a normal distribution that is made for each row: its mean
+        is the encoder's, moved to where the posterior is, and its covariance the one
+        that the decoder's slope and the distribution's Fisher information imply there.
+        Unlike the encoder's q(z|x) it knows how components depend on each other given
+        the row, so that few draws go a long way; in the linear Gaussian model it is the
+        posterior itself. From 64 draws on, an eighth each comes from a wider normal and
+        from the prior, so that no region of codes is left out, and what they add to the
+        error is removed by regression. All rows share one fixed set of draws, which is
+        why the result is the same in every call.
 
         Parameters
         ----------
@@ -619,8 +621,8 @@ class VariationalAutoencoder(BaseAutoencoder):
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0], data.dtype)
-        for place, each, kl in self._marginal(n_samples, data).reconstructions(data):
-            out[place] = each.mean(axis=1) - kl
+        for place, bound in self._marginal(n_samples, data).bounds(data):
+            out[place] = bound
         return out
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
@@ -648,7 +650,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0], data.dtype)
-        for place, each, _ in self._marginal(n_samples, data).reconstructions(data):
+        for place, each in self._marginal(n_samples, data).reconstructions(data):
             out[place] = each.mean(axis=1)
         return out
 
@@ -690,7 +692,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0])
         with np.errstate(over="ignore", under="ignore"):
-            for place, each, _ in self._marginal(n_samples, data).reconstructions(data):
+            for place, each in self._marginal(n_samples, data).reconstructions(data):
                 if average == "geometric":
                     out[place] = np.exp(each.mean(axis=1))
                 else:
