@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, update_wrapper
-from numbers import Integral
+from numbers import Integral, Real
 from types import MethodType
 from typing import Any
 
@@ -23,6 +23,10 @@ from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import _check_sample_weight
 
 __all__ = [
+    "FRACTION",
+    "NON_NEGATIVE",
+    "POSITIVE",
+    "POSITIVE_INT",
     "Interval",
     "Options",
     "StrOptions",
@@ -39,6 +43,11 @@ __all__ = [
     "validate_parameters",
 ]
 
+
+POSITIVE_INT = Interval(Integral, 1, None, closed="left")
+NON_NEGATIVE = Interval(Real, 0, None, closed="left")
+POSITIVE = Interval(Real, 0, None, closed="neither")
+FRACTION = Interval(Real, 0, 1, closed="left")
 
 #: Sample weights beyond this, or below its inverse, would be lost in rounding.
 LARGEST_WEIGHT = 1e100

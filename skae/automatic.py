@@ -63,9 +63,11 @@ def choose(data: Any, weight: Any, names: Any) -> list[tuple[str, list[int]]]:
     rows = np.arange(data.shape[0]) if weight is None else np.flatnonzero(weight)
     facts = Facts.of(data, rows)
     binary = facts.whole & (facts.low >= 0) & (facts.high <= 1)
+    constant = facts.low == facts.high
     candidates = possible_groups(facts, binary, names)
     groups, few = look_again(data, rows, facts, np.flatnonzero(binary), candidates)
-    family = np.where(binary, "bernoulli", "gaussian").astype(object)
+    # A column of zeros alone may hold anything in other rows.
+    family = np.where(binary & ~constant, "bernoulli", "gaussian").astype(object)
     open_ = np.flatnonzero(~binary & ~few)
     family[open_] = most_likely(data, rows, weight, open_, facts)
     kinds: list[Any] = family.tolist()

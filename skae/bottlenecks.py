@@ -15,7 +15,14 @@ import numpy as np
 
 from skae.layout import Array
 
-__all__ = ["Bottleneck", "Deterministic", "GaussianPosterior", "ImportanceWeighted"]
+__all__ = [
+    "Bottleneck",
+    "Deterministic",
+    "GaussianPosterior",
+    "ImportanceWeighted",
+    "divergence",
+    "posterior",
+]
 
 
 class Bottleneck(ABC):
@@ -76,16 +83,36 @@ def standard_normals(
     return rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
 
 
+#: Between these the encoder's second output is the log-variance itself. Beyond, it
+#: changes with the logarithm of the output only: a row far from all others would
+#: otherwise have a code of enormous or vanishing variance.
+LOWEST, HIGHEST = -20.0, 2.0
+
+
+def posterior(h: Array) -> tuple[Array, Array]:
+    """Return the mean and the log-variance of each component of the code."""
+    mu, raw = np.hsplit(h, 2)
+    inside = np.clip(raw, LOWEST, HIGHEST)
+    outside = raw - inside
+    return mu, inside + np.sign(outside) * np.log1p(np.abs(outside))
+
+
+def chain_log_variance(h: Array, d: Array) -> None:
+    """Turn the derivative with respect to the log-variance into one for the output."""
+    raw = np.hsplit(h, 2)[1]
+    d /= 1.0 + np.abs(raw - np.clip(raw, LOWEST, HIGHEST))
+
+
 def reparametrize(h: Array, noise: Array, z: Array) -> None:
-    """Write ``z = mu + sigma e`` of the posterior ``h = (mu, log sigma^2)``."""
-    mu, log_variance = np.hsplit(h, 2)
+    """Write ``z = mu + sigma e``."""
+    mu, log_variance = posterior(h)
     np.multiply(np.exp(0.5 * log_variance)[:, None], noise, out=z)
     z += mu[:, None]
 
 
 def divergence(h: Array) -> Array:
     """Return ``KL(N(mu, sigma^2) || N(0, 1))`` of every component of every row."""
-    mu, log_variance = np.hsplit(h, 2)
+    mu, log_variance = posterior(h)
     return np.asarray(0.5 * (np.square(mu) + np.exp(log_variance) - log_variance - 1.0))
 
 
@@ -158,7 +185,7 @@ class GaussianPosterior(NormalPosterior):
         self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
     ) -> None:
         """Write ``d_mu = d_z + w mu`` and the same through ``log sigma^2``."""
-        mu, log_variance = np.hsplit(h, 2)
+        mu, log_variance = posterior(h)
         d_mu, d_log_variance = np.hsplit(d_h, 2)
         variance = np.exp(log_variance)
         w = np.repeat(weight.sum(axis=1, keepdims=True), mu.shape[1], axis=1)
@@ -170,6 +197,7 @@ class GaussianPosterior(NormalPosterior):
         np.sum(d_z, axis=1, out=d_log_variance)
         d_log_variance *= 0.5 * np.sqrt(variance)
         d_log_variance += 0.5 * w * (variance - 1.0)
+        chain_log_variance(h, d_log_variance)
 
 
 @dataclass(frozen=True)
@@ -191,7 +219,7 @@ class ImportanceWeighted(NormalPosterior):
     def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
         """Write ``z = mu + sigma e`` and ``log q(z | x) - log p(z)``."""
         reparametrize(h, noise, z)
-        log_variance = np.hsplit(h, 2)[1]
+        log_variance = posterior(h)[1]
         np.sum(np.square(z) - np.square(noise), axis=2, out=cost)
         cost -= log_variance.sum(axis=1, keepdims=True)
         cost *= 0.5
@@ -200,7 +228,7 @@ class ImportanceWeighted(NormalPosterior):
         self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
     ) -> None:
         """Write ``d_mu = d_z + w z``, summed over draws, and through the variance."""
-        log_variance = np.hsplit(h, 2)[1]
+        log_variance = posterior(h)[1]
         d_mu, d_log_variance = np.hsplit(d_h, 2)
         d_z += weight[:, :, None] * z
         np.sum(d_z, axis=1, out=d_mu)
@@ -208,6 +236,7 @@ class ImportanceWeighted(NormalPosterior):
         np.sum(d_z, axis=1, out=d_log_variance)
         d_log_variance *= 0.5 * np.exp(0.5 * log_variance)
         d_log_variance -= 0.5 * weight.sum(axis=1, keepdims=True)
+        chain_log_variance(h, d_log_variance)
 
     def combine(self, total: Array, loss: Array, share: Array) -> None:
         """Write ``-log mean exp(-total)`` and the normalised importance weights."""

@@ -1,8 +1,8 @@
 """Settings objects: the interchangeable parts of an autoencoder.
 
-A component stores what its constructor is given and nothing else, so that
-scikit-learn's ``get_params``, ``set_params``, ``clone`` and ``repr`` work on it and
-nested names such as ``solver__momentum`` reach it from a grid search.
+A component stores what its constructor is given (and, at most, what follows from it),
+so that scikit-learn's ``get_params``, ``set_params``, ``clone`` and ``repr`` work on it
+and nested names such as ``solver__momentum`` reach it from a grid search.
 """
 
 from __future__ import annotations

@@ -204,10 +204,6 @@ class Composite(Distribution):
         """Return which columns are divided by their unit inside."""
         return self._mask("scaled")
 
-    def estimated(self, n_features: int) -> Array:
-        """Return which columns have a scale that residuals determine."""
-        return self._mask("estimated")
-
     def _mask(self, question: str) -> Array:
         """Return what the members answer for their columns."""
         out = np.empty(self.n_columns, dtype=bool)

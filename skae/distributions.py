@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import special
 
-from skae._validation import Interval
+from skae._validation import POSITIVE, Interval
 from skae.activations import logistic, softplus
 from skae.component import Component, Range
 from skae.layout import Array
@@ -60,8 +60,6 @@ LARGEST_RATE = 1e18
 
 #: Share of extra zeros that a zero-inflated model begins with.
 EXTRA_ZEROS = 0.1
-
-POSITIVE = Interval(Real, 0, None, closed="neither")
 
 
 class Distribution(Component, ABC):
@@ -198,10 +196,6 @@ class Distribution(Component, ABC):
     def scaled(self, n_features: int) -> Array:
         """Return which columns are divided by their unit inside."""
         return np.full(n_features, self.has_unit)
-
-    def estimated(self, n_features: int) -> Array:
-        """Return which columns have a scale that residuals determine."""
-        return np.full(n_features, self.has_scale)
 
 
 # --- what several families need ---------------------------------------------------
@@ -1108,7 +1102,10 @@ class Beta(Distribution):
         d_eta: Array,
         d_shared: Array | None = None,
     ) -> None:
-        """Write derivatives by ``digamma(a) = digamma(a + 1) - 1 / a``."""
+        """Write ``m (1 - m) phi (digamma(a) - log x - digamma(b) + log(1 - x))``.
+
+        Here ``digamma(a) = digamma(a + 1) - 1 / a`` keeps an underflow of `a` harmless.
+        """
         a, b, phi = self.counts(eta, shared)
         near_zero = special.digamma(a + 1) - np.log(x)
         near_one = special.digamma(b + 1) - np.log1p(-x)

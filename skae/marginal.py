@@ -16,8 +16,8 @@ are those of the mixture, whatever part a draw is from (the balance heuristic of
   of the training data, is moved first.
 * An eighth comes from the same normal made wider, and an eighth from the prior, unless
   there are fewer than 64 draws. They see to it that no region of codes that matters is
-  left out unnoticed: no weight can be more than eight times what it would be under the
-  prior alone.
+  left out unnoticed: no weight can be more than about eight times what it would be
+  under the prior alone.
 
 What the parts' own densities add to the error is removed by regression, since their
 integrals are known to be one (Owen & Zhou, 2000, "Safe and effective importance
@@ -35,10 +35,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skae.bottlenecks import divergence
+from skae.bottlenecks import divergence, posterior
 from skae.draws import normal_draws
 from skae.layout import Array
-from skae.model import Model, blocks
+from skae.model import Model, places_of
 
 __all__ = ["Marginal"]
 
@@ -135,6 +135,7 @@ class Marginal:
         k = model.plan.n_components
         last = model.objective.decoder.layers[-1].widths[1]
         n_wide = n_samples // 8 if n_samples >= LEAST_MIXED else 0
+        # All outputs for the draws from the prior are kept, for all rows.
         n_prior = min(n_wide, 4 * MOST_OUTPUTS // last)
         self.sizes = n_samples - n_wide - n_prior, n_wide, n_prior
         self.n_draws = min(n_samples, MOST_DRAWS)
@@ -156,7 +157,7 @@ class Marginal:
 
     def outputs(self, z: Array) -> Array:
         """Return the decoder's outputs for any number of codes."""
-        parts = [self.decode(z[part]).copy() for part in blocks(len(z), self.n_rows)]
+        parts = [self.decode(z[part]).copy() for part in places_of(len(z), self.n_rows)]
         return np.concatenate(parts) if parts else np.empty((0, self.decode.n_outputs))
 
     # --- what is asked for --------------------------------------------------------
@@ -205,7 +206,7 @@ class Marginal:
     def encoded(self, X: Any) -> Iterator[tuple[slice, Array, Array]]:
         """Yield blocks of rows beside the encoder's outputs."""
         for place, x, _, h in self.model.encoded(self.model.rows(X)):
-            for part in blocks(len(x), self.n_rows):
+            for part in places_of(len(x), self.n_rows):
                 start = place.start + part.start
                 here = slice(start, start + len(x[part]))
                 yield here, x[part], h[part]
@@ -239,7 +240,7 @@ class Marginal:
         ends = np.cumsum([0, *self.sizes])
         yield from self.decoded(x, proposal, self.draws[: ends[1]])
         yield from self.decoded(x, wide, self.draws[ends[1] : ends[2]])
-        for part in blocks(self.sizes[2], self.n_draws):
+        for part in places_of(self.sizes[2], self.n_draws):
             z = self.draws[ends[2] :][part]
             nll = np.empty((len(x), len(z), x.shape[1]), self.dtype)
             self.family.nll(x[:, None], self.eta_of_prior[part], self.shared, nll)
@@ -250,7 +251,7 @@ class Marginal:
     ) -> Iterator[tuple[Array, Array]]:
         """Yield the codes that some of the draws make, and ``-log p(x | z)``."""
         n, k = normal.mean.shape
-        for part in blocks(len(draws), self.n_draws):
+        for part in places_of(len(draws), self.n_draws):
             z = normal.codes(draws[part])
             eta = self.decode_draws(z.reshape(-1, k).astype(self.dtype))
             nll = np.empty((*z.shape[:2], x.shape[1]), self.dtype)
@@ -262,7 +263,7 @@ class Marginal:
 
     def posterior(self, h: Array) -> Normal:
         """Return the encoder's posterior."""
-        mu, log_variance = np.hsplit(h.astype(np.float64), 2)
+        mu, log_variance = posterior(h.astype(np.float64))
         eye, scale = np.eye(mu.shape[1]), np.exp(0.5 * log_variance)[:, :, None]
         return Normal(mu, scale * eye, eye / scale)
 
@@ -393,7 +394,7 @@ class WeightedSums:
         """Return the log of the mean weight, its standard error, and mean values.
 
         The mean is that of what linear regression on the controls leaves; the error is
-        that of independent draws.
+        that of independent draws, NaN for a single one.
         """
         n, control = self.n, self.control
         joint = self.product - self.weight[:, None] * control / n
@@ -404,7 +405,8 @@ class WeightedSums:
         unusable = ~(total > 0)
         total[unusable], explained[unusable] = self.weight[unusable], 0.0
         left = self.square - np.square(self.weight) / n - explained
-        error = np.sqrt(np.maximum(left, 0.0)) / total
+        freedom = max(n - 1 - control.shape[1], 0)
+        error = np.sqrt(np.maximum(left, 0.0) * n / freedom) / total
         means = self.values / self.weight[:, None]
         return self.largest + np.log(total / n), error, means
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skae.bottlenecks import Bottleneck, divergence
+from skae.bottlenecks import Bottleneck, divergence, posterior
 from skae.composite import as_distribution
 from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import Distribution
@@ -240,24 +240,29 @@ class Model:
         return low, high
 
     @property
-    def noise_variance(self) -> Array | None:
-        """Squared scales in squared units of X; NaN for columns without one."""
-        places = self.scale_places
-        real = (places >= 0) & self.family.centred(self.plan.n_features)
-        if not real.any():
-            return None
-        scale = np.exp(self.shared[places].astype(np.float64)) * self.unit
-        return np.where(real, np.square(scale), np.nan)
+    def squared_scales(self) -> Array:
+        """Squared scales, of real-valued columns in squared units of X; else NaN."""
+        places, d = self.scale_places, self.plan.n_features
+        unit = np.where(self.family.centred(d), self.unit, 1.0)
+        scale = np.full(d, np.nan)
+        found = places >= 0
+        scale[found] = np.exp(self.shared[places[found]].astype(np.float64))
+        return np.asarray(np.square(scale * unit))
 
-    def blend_noise(self, noise: Array, keep: float) -> None:
-        """Move the estimated scales back towards an earlier noise variance."""
-        places, newest = self.scale_places, self.noise_variance
-        if self.bottleneck.is_random or newest is None:
+    @property
+    def noise_variance(self) -> Array | None:
+        """Squared scales of the real-valued columns; NaN for all others."""
+        real = (self.scale_places >= 0) & self.family.centred(self.plan.n_features)
+        return np.where(real, self.squared_scales, np.nan) if real.any() else None
+
+    def blend_scales(self, squared: Array, keep: float) -> None:
+        """Move estimated scales back towards earlier squared ones, by a share."""
+        if self.bottleneck.is_random:
             return
-        blend = keep * noise + (1.0 - keep) * newest
-        real = np.isfinite(blend)
-        scale = np.sqrt(blend[real]) / self.unit[real]
-        self.shared[places[real]] = np.log(scale)
+        ratio = squared / self.squared_scales
+        found = np.isfinite(ratio)
+        shift = 0.5 * np.log1p(keep * (ratio[found] - 1.0))
+        self.shared[self.scale_places[found]] += shift
 
     # --- codes and reconstructions -----------------------------------------------
 
@@ -287,7 +292,7 @@ class Model:
         shape = size, self.plan.n_features
         buffer = np.empty(shape, rows.X.dtype), np.empty(shape, rows.X.dtype)
         weights, average = np.empty(size, rows.X.dtype), rows.mean_weight
-        for place in blocks(len(rows), size):
+        for place in places_of(len(rows), size):
             n = place.stop - place.start
             x, inputs, weight = buffer[0][:n], buffer[1][:n], weights[:n]
             rows.load(rows.index[place], x, weight, average)
@@ -309,7 +314,7 @@ class Model:
         out = np.empty((2, len(rows), self.plan.n_components), X.dtype)
         with np.errstate(all="ignore"):
             for place, _, _, h in self.encoded(rows):
-                mu, log_variance = np.hsplit(h, 2)
+                mu, log_variance = posterior(h)
                 out[:, place] = mu, np.exp(0.5 * log_variance)
         return out[0], out[1]
 
@@ -326,7 +331,7 @@ class Model:
     def decoded(self, z: Array) -> Iterator[tuple[slice, Array]]:
         """Yield the decoder's outputs for blocks of codes."""
         decode = self.decoder(z.dtype)
-        for place in blocks(len(z), self.n_rows_at_once()):
+        for place in places_of(len(z), self.n_rows_at_once()):
             yield place, decode(z[place])
 
     def decode(self, z: Array) -> Array:
@@ -355,7 +360,7 @@ class Model:
         """Return what a log-density loses in each column by the change of units."""
         return np.log(self.unit).astype(dtype)
 
-    def log_likelihood(self, X: Any) -> Iterator[tuple[slice, Array]]:
+    def log_prob_given_code(self, X: Any) -> Iterator[tuple[slice, Array]]:
         """Yield ``log p(x | own code)`` of every entry, in nats and the units of X.
 
         It is minus infinity where a residual is too large to be squared.
@@ -451,7 +456,7 @@ class Model:
             yield Block(place, x, weight, eta.reshape(n, n_samples, -1), cost[:n])
 
 
-def blocks(n_rows: int, size: int) -> Iterator[slice]:
+def places_of(n_rows: int, size: int) -> Iterator[slice]:
     """Yield consecutive places of at most `size` rows."""
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))

@@ -11,12 +11,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar
 
 import numpy as np
 
-from skae._validation import Interval
+from skae._validation import FRACTION, NON_NEGATIVE, POSITIVE
 from skae.component import Component
 from skae.layout import Array
 
@@ -32,9 +31,6 @@ __all__ = [
     "Optimizer",
     "RMSprop",
 ]
-
-FRACTION = Interval(Real, 0, 1, closed="left")
-POSITIVE = Interval(Real, 0, None, closed="neither")
 
 
 @dataclass
@@ -250,7 +246,7 @@ class AdamW(Optimizer):
     decoupled = True
     _parameter_constraints: ClassVar = {
         **Adam._parameter_constraints,
-        "alpha": [Interval(Real, 0, None, closed="left")],
+        "alpha": [NON_NEGATIVE],
     }
 
     def __init__(

@@ -3,7 +3,12 @@ import pytest
 from numerical import check_gradient
 from scipy import special, stats
 
-from skae.bottlenecks import Deterministic, GaussianPosterior, ImportanceWeighted
+from skae.bottlenecks import (
+    Deterministic,
+    GaussianPosterior,
+    ImportanceWeighted,
+    posterior,
+)
 from skae.draws import normal_draws
 
 BOTTLENECKS = [
@@ -249,3 +254,25 @@ def test_a_draw_that_underflows_has_no_share(worst, least):
     loss, share = combined([[least, worst + least, least]])
     np.testing.assert_allclose(loss, least + np.log(1.5), rtol=1e-14)
     np.testing.assert_array_equal(share, [[0.5, 0.0, 0.5]])
+
+
+@pytest.mark.parametrize("bottleneck", [GaussianPosterior(2), ImportanceWeighted(2)])
+def test_log_variances_far_out_are_bent(bottleneck, rng):
+    raw = np.array([-900.0, -20.0, -3.0, 2.0, 2.5, 80.0])
+    h = np.concatenate([np.full(6, 0.1), raw])[None]
+    mu, log_variance = posterior(h)
+    expected = [-20 - np.log(881), -20, -3, 2, 2 + np.log(1.5), 2 + np.log(79)]
+    np.testing.assert_allclose(log_variance[0], expected)
+    np.testing.assert_array_equal(mu, h[:, :6])
+    noise, slope = rng.standard_normal((2, 1, 2, 6))
+    weight = rng.uniform(0.5, 1.0, (1, 2))
+    z, cost, d_h = np.empty((1, 2, 6)), np.empty((1, 2)), np.empty_like(h)
+
+    def loss(h):
+        bottleneck.forward(h, noise, z, cost)
+        return np.sum(z * slope) + np.sum(cost * weight)
+
+    h += 0.01  # away from the two joints
+    loss(h)
+    bottleneck.backward(h, noise, z, slope.copy(), weight, d_h)
+    check_gradient(loss, d_h, h)

@@ -24,20 +24,10 @@ from skae.distributions import (
     Poisson,
 )
 
-#: Every family, with columns that are adjacent, scattered and out of order.
-PARTS = [
-    (name, columns.tolist())
-    for name, columns in zip(
-        sorted(DISTRIBUTIONS),
-        np.split(
-            np.concatenate(
-                [np.arange(6), np.random.default_rng(0).permutation(45) + 6]
-            ),
-            range(3, 51, 3),
-        ),
-        strict=True,
-    )
-]
+#: Three columns for every family: adjacent ones, and then in any order.
+ORDER = np.random.default_rng(0).permutation(range(6, 3 * len(DISTRIBUTIONS)))
+PLACES = np.concatenate([np.arange(6), ORDER]).reshape(-1, 3).tolist()
+PARTS = list(zip(sorted(DISTRIBUTIONS), PLACES, strict=True))
 D = sum(len(columns) for _, columns in PARTS)
 NAMES = np.array(["a", "b", "c", "d"], dtype=object)
 
@@ -179,7 +169,7 @@ def test_permuted_columns_permute_the_losses(rng):
     np.testing.assert_array_equal(swapped, out[:, order])
 
 
-@pytest.mark.parametrize("question", ["centred", "scaled", "estimated"])
+@pytest.mark.parametrize("question", ["centred", "scaled"])
 def test_masks(family, question):
     mask = getattr(family, question)(D)
     for member, columns in family.parts(D):

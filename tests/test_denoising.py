@@ -878,6 +878,16 @@ def test_partial_fit_moves_the_noise_towards_the_newest_rows(X):
     np.testing.assert_allclose(autoencoder.noise_variance_, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "distribution", [name for name, cls in DISTRIBUTIONS.items() if cls.has_scale]
+)
+def test_one_row_hardly_moves_the_scales(X, distribution):
+    autoencoder = make(distribution=distribution).partial_fit(X)
+    before = autoencoder._model().squared_scales
+    autoencoder.partial_fit(X[:1])
+    np.testing.assert_allclose(autoencoder._model().squared_scales, before, rtol=0.05)
+
+
 @pytest.mark.parametrize("params", [{"solver": "lbfgs"}, {"early_stopping": True}])
 def test_partial_fit_is_absent_where_it_makes_no_sense(X, params):
     assert hasattr(make(), "partial_fit")

@@ -642,7 +642,6 @@ def test_columns_are_described(name):
     for mask, flag in [
         (distribution.centred(3), distribution.has_location),
         (distribution.scaled(3), distribution.has_unit),
-        (distribution.estimated(3), distribution.has_scale),
     ]:
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, [flag] * 3)

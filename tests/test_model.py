@@ -284,7 +284,7 @@ def test_a_code_with_two_blocks_of_outputs_is_filled_up_block_by_block(X, kind):
 
 def log_likelihood(model, X):
     out = np.full(X.shape, np.nan)
-    for place, values in model.log_likelihood(X):
+    for place, values in model.log_prob_given_code(X):
         out[place] = values
     return out
 
@@ -447,13 +447,13 @@ def test_blended_noise(mixed):
     model = settled(moved(make(mixed, distribution=MIXED)), mixed)
     newest, before = model.noise_variance, model.shared.copy()
     earlier = np.where(np.isnan(newest), np.nan, [9e4, 0, 0, 0, 0, 0, 0.25])
-    model.blend_noise(earlier, 0.3)
+    model.blend_scales(earlier, 0.3)
     expected = 0.3 * earlier + 0.7 * newest
     np.testing.assert_allclose(model.noise_variance, expected, rtol=1e-12)
     np.testing.assert_array_equal(model.shared[2:], before[2:])
     learnt = make(mixed, distribution=MIXED, bottleneck=GaussianPosterior())
     shared = learnt.shared.copy()
-    learnt.blend_noise(earlier, 0.3)
+    learnt.blend_scales(earlier, 0.3)
     np.testing.assert_array_equal(learnt.shared, shared)
 
 

@@ -1080,3 +1080,41 @@ def test_huge_and_tiny_scales(X, scale, dtype):
     expected = make().fit(X.astype(dtype)).score(X.astype(dtype)) - 4 * np.log(scale)
     assert model.score(data) == pytest.approx(expected, rel=1e-3)
     assert np.isfinite(model.sample(100, random_state=0)).all()
+
+
+# --- wide tables and rows far out -----------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_rows", "n_features"), [(200, 1000), (50, 5000)])
+def test_a_linear_model_of_a_wide_table_does_not_diverge(n_rows, n_features):
+    rng = np.random.default_rng(0)
+    X = 3 * rng.normal(size=(n_rows, 3)) @ rng.normal(size=(3, n_features))
+    X += rng.normal(size=X.shape)
+    model = VariationalAutoencoder(max_iter=60, tol=1e9, n_iter_no_change=60)
+    model.set_params(learning_rate="constant", random_state=0).fit(X)
+    assert model.loss_ < model.loss_curve_[0]
+
+
+def test_rows_far_out_have_codes_of_sensible_spread(X):
+    model = make(2, max_iter=50).fit(X)
+    for factor in (1e3, 1e6):
+        mean, std = model.posterior(X * factor)
+        assert np.isfinite(mean).all()
+        assert (std > 1e-12).all()
+        assert (std < 1e6).all()
+        assert np.isfinite(model.elbo(X * factor)).all()
+
+
+def test_the_best_loss_is_of_the_final_objective(X):
+    model = make(2, beta=5, beta_warm_up=40, hidden_layer_sizes=(16,), max_iter=60)
+    model.fit(X)
+    assert model.best_loss_ == min(model.loss_curve_[40:])
+    assert model.best_loss_ > min(model.loss_curve_)
+
+
+def test_parameters_set_after_a_fit_break_nothing(X):
+    model = make(2, max_iter=5).fit(X)
+    codes, scores = model.transform(X), model.score_samples(X)
+    model.set_params(objective="iwae", free_bits=0.1, n_samples=7, beta=3.0)
+    np.testing.assert_array_equal(model.transform(X), codes)
+    np.testing.assert_array_equal(model.score_samples(X), scores)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +18,10 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import (
+    FRACTION,
+    NON_NEGATIVE,
+    POSITIVE,
+    POSITIVE_INT,
     Interval,
     Options,
     StrOptions,
@@ -62,11 +66,6 @@ DRAWS = 4
 
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
-
-POSITIVE_INT = Interval(Integral, 1, None, closed="left")
-NON_NEGATIVE = Interval(Real, 0, None, closed="left")
-POSITIVE = Interval(Real, 0, None, closed="neither")
-FRACTION = Interval(Real, 0, 1, closed="left")
 
 
 @contextmanager
@@ -239,7 +238,7 @@ class BaseAutoencoder(FittedAutoencoder):
             columns = Columns.of(Rows(data, index, weight))
             rng = new_generator(self.random_state)
             newest, memory = columns.weight, getattr(self, "_memory", None) or {}
-            noise = None if first else self.noise_variance_
+            scales = None if first else self._model().squared_scales
             if not first:
                 columns.merge(Columns(**self._columns))
             if memory:
@@ -249,7 +248,7 @@ class BaseAutoencoder(FittedAutoencoder):
             with self._threads(trainer):
                 moments = self._continue(trainer, memory)
                 share = min(1.0, 2.0 * newest / columns.weight)
-                self._settle(trainer, trainer.rows, noise, share)
+                self._settle(trainer, trainer.rows, scales, share)
                 self._finish(trainer.rows)
             state = rng.bit_generator.state
             self._memory = {"moments": vars(moments), "generator": state}
@@ -438,12 +437,12 @@ class BaseAutoencoder(FittedAutoencoder):
         self,
         trainer: Trainer,
         rows: Rows,
-        noise: Array | None = None,
+        scales: Array | None = None,
         share: float = 1.0,
     ) -> None:
         """Refuse parameters that are worse than none; estimate scales from residuals.
 
-        An earlier noise variance moves towards the new one by `share`.
+        Earlier squared scales move towards the new ones by `share`.
         """
         self._check_sanity(trainer, rows)
         model = self._model()
@@ -452,8 +451,8 @@ class BaseAutoencoder(FittedAutoencoder):
             if not np.isfinite(estimate).all():
                 raise DivergenceError("a residual cannot be squared", finished=True)
         model.shared[...] = estimate
-        if noise is not None:
-            model.blend_noise(noise, 1.0 - share)
+        if scales is not None:
+            model.blend_scales(scales, 1.0 - share)
 
     def _check_sanity(self, trainer: Trainer, rows: Rows) -> None:
         """Refuse parameters that are worse than none."""
@@ -541,7 +540,9 @@ class BaseAutoencoder(FittedAutoencoder):
 
     def _record(self, monitor: Monitor, n_rows: int) -> None:
         """Turn what the monitor saw into fitted attributes."""
-        self.loss_curve_ += [loss.total for loss in monitor.losses]
+        losses = [loss.total for loss in monitor.losses]
+        best = getattr(self, "best_loss_", None) if self.loss_curve_ else None
+        self.loss_curve_ += losses
         self.loss_ = self.loss_curve_[-1]
         self.n_iter_ = len(monitor.losses)
         self.t_ += n_rows * self.n_iter_
@@ -552,7 +553,8 @@ class BaseAutoencoder(FittedAutoencoder):
             self.best_validation_score_ = max(scores)
         else:
             self.validation_scores_ = None
-            self.best_loss_ = min(self.loss_curve_)
+            judged = losses[monitor.patience_from :] or losses[-1:]
+            self.best_loss_ = min(judged if best is None else [best, *judged])
 
     def _continue(self, trainer: Trainer, memory: dict[str, Any]) -> Moments:
         """Take one pass with the optimiser's memory of the passes before."""

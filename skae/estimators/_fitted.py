@@ -171,7 +171,7 @@ class FittedAutoencoder(
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape, data.dtype)
-        for place, log_likelihood in self._model().log_likelihood(data):
+        for place, log_likelihood in self._model().log_prob_given_code(data):
             out[place] = log_likelihood
         return out
 
@@ -192,7 +192,7 @@ class FittedAutoencoder(
         """
         data = self._check_fitted_rows(X)
         out = np.empty(data.shape[0], data.dtype)
-        for place, log_likelihood in self._model().log_likelihood(data):
+        for place, log_likelihood in self._model().log_prob_given_code(data):
             out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
         return out
 

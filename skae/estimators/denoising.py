@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
 
-from skae._validation import StrOptions
+from skae._validation import NON_NEGATIVE, StrOptions
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck, Deterministic
 from skae.component import resolve
 from skae.corruptions import CORRUPTIONS, Corruption
 from skae.distributions import Distribution
-from skae.estimators._base import NON_NEGATIVE, BaseAutoencoder
+from skae.estimators._base import BaseAutoencoder
 from skae.optimizers import Optimizer
 
 __all__ = ["DenoisingAutoencoder"]

@@ -12,18 +12,22 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from skae._validation import Interval, StrOptions, check_sizes, only_if
+from skae._validation import (
+    NON_NEGATIVE,
+    POSITIVE_INT,
+    Interval,
+    StrOptions,
+    check_sizes,
+    only_if,
+)
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck, GaussianPosterior, ImportanceWeighted
 from skae.distributions import Distribution
-from skae.estimators._base import (
-    NON_NEGATIVE,
-    POSITIVE_INT,
-    BaseAutoencoder,
-)
+from skae.estimators._base import BaseAutoencoder
 from skae.estimators._fitted import has_likelihood, new_generator
 from skae.layout import Array
 from skae.marginal import Marginal
+from skae.model import Plan
 from skae.optimizers import OPTIMIZERS, Optimizer
 from skae.rows import Rows
 from skae.training import Monitor
@@ -225,7 +229,8 @@ class VariationalAutoencoder(BaseAutoencoder):
         Training loss of the last epoch, in nats per row.
 
     best_loss_ : float or None
-        Smallest training loss. None with ``early_stopping=True``.
+        Smallest training loss, epochs of `beta_warm_up` aside. None with
+        ``early_stopping=True``.
 
     loss_curve_ : list of float
         Training loss of each epoch; it goes on through warm starts and `partial_fit`.
@@ -384,14 +389,17 @@ class VariationalAutoencoder(BaseAutoencoder):
     # --- the parts that make it variational ---------------------------------------
 
     def _bottleneck(self) -> Bottleneck:
-        if self.objective == "elbo":
-            return GaussianPosterior(self.n_samples, self.free_bits)
-        if self.free_bits > 0:
+        if self.objective == "iwae":
+            return ImportanceWeighted(self.n_samples)
+        return GaussianPosterior(self.n_samples, self.free_bits)
+
+    def _new_plan(self, n_features: int, family: Any) -> Plan:
+        if self.free_bits > 0 and self.objective == "iwae":
             raise ValueError(
                 f"free_bits={self.free_bits} needs objective='elbo': the draws of "
                 f"objective='iwae' have no divergence per component."
             )
-        return ImportanceWeighted(self.n_samples)
+        return super()._new_plan(n_features, family)
 
     def _beta(self, epoch: int) -> float:
         rising = epoch / self.beta_warm_up if epoch < self.beta_warm_up else 1.0
@@ -547,11 +555,11 @@ class VariationalAutoencoder(BaseAutoencoder):
         is the encoder's, moved to where the posterior is, and its covariance the one
         that the decoder's slope and the distribution's Fisher information imply there.
         Unlike the encoder's q(z|x) it knows how components depend on each other given
-        the row, so that few draws go a long way; in the linear Gaussian model it is the
-        posterior itself. From 64 draws on, an eighth each comes from a wider normal and
-        from the prior, so that no region of codes is left out, and what they add to the
-        error is removed by regression. All rows share one fixed set of draws, which is
-        why the result is the same in every call.
+        the row, so that few draws go a long way; in the linear Gaussian model its
+        covariance is that of the posterior. From 64 draws on, an eighth each comes from
+        a wider normal and from the prior, so that no region of codes is left out, and
+        what they add to the error is removed by regression. All rows share one fixed
+        set of draws, which is why the result is the same in every call.
 
         Parameters
         ----------
@@ -569,8 +577,9 @@ class VariationalAutoencoder(BaseAutoencoder):
             In nats and in the units of X; higher is better.
         std : ndarray of shape (n_samples,)
             Standard error of the logarithm, in nats, as if the draws were independent;
-            those of the Sobol sequence do better where components are few. Only if
-            `return_std` is true.
+            those of the Sobol sequence do better where components are few. It knows
+            nothing of a mode of the posterior that no draw has met, it is rough for
+            fewer than 64 draws, and NaN for one. Only if `return_std` is true.
         """
         data = self._check_fitted_rows(X)
         out = np.empty((2, data.shape[0]), data.dtype)
