@@ -353,3 +353,16 @@ def test_shapes_must_agree():
         LatentManifoldDisplay(GRID, PLACES[::-1])
     with pytest.raises(ValueError, match="component_names has shape"):
         LatentManifoldDisplay(GRID, PLACES, component_names=NAMES)
+
+
+def test_components_may_have_other_names():
+    X = load_digits().data
+    display = LatentManifoldDisplay.from_estimator(
+        PCA(3).fit(X),
+        X,
+        n_steps=3,
+        image_shape=(8, 8),
+        component_names=["size", "slant"],
+    )
+    assert display.ax_.get_xlabel() == "size"
+    assert display.ax_.get_ylabel() == "slant"

@@ -240,6 +240,7 @@ class LatentManifoldDisplay:
         base: ArrayLike | None = None,
         image_shape: tuple[int, int] | None = None,
         feature_names: ArrayLike | None = None,
+        component_names: ArrayLike | None = None,
         columns: Sequence[int | str] | None = None,
         ax: Axes | ArrayLike | None = None,
         **kwargs: Any,
@@ -279,6 +280,9 @@ class LatentManifoldDisplay:
         feature_names : array-like of shape (n_features,), default=None
             Names of the columns of the data. If None, the estimator's
             `feature_names_in_` or the columns of the data frame X, if there are any.
+        component_names : array-like of str, default=None
+            Names of the components that are shown. If None, those of the estimator's
+            `get_feature_names_out`, if there are any.
         columns : sequence of int or str, default=None
             The columns to draw; see `plot`.
         ax : matplotlib Axes or array-like of Axes, default=None
@@ -304,9 +308,11 @@ class LatentManifoldDisplay:
         z = np.tile(base, (grid[0].size, 1))
         z[:, shown] = np.column_stack([part.ravel() for part in grid])
         rows = dense(estimator.inverse_transform(z), "decoded")
-        names = names_of_components(estimator)
-        if names is None:
-            names = [f"component {k}" for k in range(len(base))]
+        if component_names is None:
+            names = names_of_components(estimator)
+            if names is None:
+                names = [f"component {k}" for k in range(len(base))]
+            component_names = [names[k] for k in shown]
         if feature_names is None:
             feature_names = names_of_columns(X, estimator)
         display = cls(
@@ -314,7 +320,7 @@ class LatentManifoldDisplay:
             places,
             image_shape=image_shape,
             feature_names=feature_names,
-            component_names=[names[k] for k in shown],
+            component_names=component_names,
         )
         return display.plot(ax, columns=columns, **kwargs)
 

@@ -274,6 +274,10 @@ class VariationalAutoencoder(BaseAutoencoder):
 
     The prior of the code is standard normal.
 
+    Losses, in `loss_curve_` and its parts and in `validation_scores_`, are those of the
+    columns as the network sees them, that is standardized; scores and bounds are in the
+    units of X.
+
     References
     ----------
     .. [1] Kingma, D. P. & Welling, M. (2014). Auto-encoding variational Bayes. ICLR.
