@@ -32,6 +32,7 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_fit_context",
+    "check_count",
     "check_sizes",
     "check_support",
     "check_units",
@@ -274,6 +275,13 @@ def index_of_name(name: Any, known: list[str]) -> int:
         every = ", ".join(map(repr, known[:LISTED])) + ", ..." * (len(known) > LISTED)
         raise ValueError(f"{name!r} is the name of {often} columns. Names are {every}.")
     return known.index(name)
+
+
+def check_count(value: Any, name: str) -> None:
+    """Refuse what is no positive integer."""
+    whole = isinstance(value, Integral) and not isinstance(value, (bool, np.bool_))
+    if not whole or value < 1:
+        raise ValueError(f"{name}={value!r} must be a positive integer.")
 
 
 def check_sizes(sizes: Any, name: str) -> list[int]:

@@ -359,3 +359,13 @@ def test_a_method_looks_like_itself():
     assert list(inspect.signature(Door.enter).parameters) == ["self", "who", "how"]
     assert Door.enter(Door(False), "Ann") == "Ann on foot through Door(False)"
     assert vars(Door)["enter"].__doc__ == "Say who enters, and how."
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, None, "3"])
+def test_counts_are_positive_integers(value):
+    with pytest.raises(ValueError, match=r"n=.* must be a positive integer"):
+        check_count(value, "n")
+
+
+def test_a_count_may_be_of_any_integer_type():
+    check_count(np.int64(3), "n")

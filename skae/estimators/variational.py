@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import (
@@ -17,6 +16,7 @@ from skae._validation import (
     POSITIVE_INT,
     Interval,
     StrOptions,
+    check_count,
     check_sizes,
     only_if,
 )
@@ -106,7 +106,8 @@ class VariationalAutoencoder(BaseAutoencoder):
         components are disentangled at the expense of the fit [3]_.
 
     beta_warm_up : int, default=0
-        Epochs in which `beta` rises linearly from zero; they are not judged by `tol`.
+        Epochs of each fit in which `beta` rises linearly from zero; they are not judged
+        by `tol`.
 
     free_bits : float, default=0.0
         What each component of each row may say for free, in nats: a divergence below
@@ -518,7 +519,7 @@ class VariationalAutoencoder(BaseAutoencoder):
             Columns with a loss instead of a distribution are at its mean.
         """
         check_is_fitted(self)
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        check_count(n_samples, "n_samples")
         rng, k = new_generator(random_state), self._n_features_out
         if Z is None:
             z = rng.standard_normal((n_samples, k)).astype(self._theta.dtype)
@@ -716,5 +717,5 @@ class VariationalAutoencoder(BaseAutoencoder):
         """Return the estimator of likelihoods with so many draws."""
         if n_samples is None:
             n_samples = self.n_importance_samples
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        check_count(n_samples, "n_samples")
         return Marginal(self._model(), n_samples, data.dtype)
