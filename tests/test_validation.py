@@ -364,8 +364,8 @@ def test_a_method_looks_like_itself():
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, None, "3"])
 def test_counts_are_positive_integers(value):
     with pytest.raises(ValueError, match=r"n=.* must be a positive integer"):
-        check_count(value, "n")
+        _validation.check_count(value, "n")
 
 
 def test_a_count_may_be_of_any_integer_type():
-    check_count(np.int64(3), "n")
+    _validation.check_count(np.int64(3), "n")
