@@ -24,7 +24,9 @@ integrals are known to be one (Owen & Zhou, 2000, "Safe and effective importance
 sampling"): so the estimate is exact again where the first part is.
 
 All rows share one fixed table of standard normal draws, so that the estimate for a row
-is the same in every call and does not depend on the rows beside it.
+is the same in every call and does not depend on the rows beside it. Products are held
+to one thread: some BLAS libraries do not return the same bits for the same row where
+several threads share such a product.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skae._validation import one_blas_thread
 from skae.bottlenecks import divergence, posterior
 from skae.draws import normal_draws
 from skae.layout import Array
@@ -145,14 +148,14 @@ class Marginal:
         self.decode = model.decoder(dtype, self.n_rows)
         draws = normal_draws(n_samples + N_STARTS, k)
         self.starts = draws[n_samples:]
-        with np.errstate(all="ignore"):
+        with one_blas_thread(), np.errstate(all="ignore"):
             self.eta_of_starts = self.outputs(self.starts)
         self.use(draws[:n_samples])
 
     def use(self, draws: Array) -> None:
         """Set the table of standard normal draws."""
         self.draws, n_prior = draws, self.sizes[2]
-        with np.errstate(all="ignore"):
+        with one_blas_thread(), np.errstate(all="ignore"):
             self.eta_of_prior = self.outputs(draws[len(draws) - n_prior :])
 
     def outputs(self, z: Array) -> Array:
@@ -164,14 +167,14 @@ class Marginal:
 
     def estimates(self, X: Any, by_feature: bool = False) -> Iterator[Estimate]:
         """Yield the estimate of log p(x), in the units of X, block by block."""
-        with np.errstate(all="ignore"):
+        with one_blas_thread(), np.errstate(all="ignore"):
             for place, x, h in self.encoded(X):
                 proposal = self.proposal(x, h)
                 yield self.estimate(place, x, proposal, by_feature)
 
     def reconstructions(self, X: Any) -> Iterator[tuple[slice, Array]]:
         """Yield log p(x|z) of codes from the encoder's posterior, one for each draw."""
-        with np.errstate(all="ignore"):
+        with one_blas_thread(), np.errstate(all="ignore"):
             for place, x, h in self.encoded(X):
                 drawn = self.decoded(x, self.posterior(h), self.draws)
                 parts = [self.log_prob(nll) for _, nll in drawn]
@@ -183,7 +186,7 @@ class Marginal:
         A quadratic approximation of log p(x|z), whose mean is known, serves as control
         variate: all rows share their draws, so that errors would not average out.
         """
-        with np.errstate(all="ignore"):
+        with one_blas_thread(), np.errstate(all="ignore"):
             for place, x, h in self.encoded(X):
                 posterior = self.posterior(h)
                 slope, curvature = self.expansion(x, posterior.mean)
