@@ -6,7 +6,8 @@ Four conventions hold everywhere.
 
 1. Everything is nats per row: sums over features, weighted means over rows. Weights
    are divided by what as many rows weigh on average; there is no other normalisation.
-2. The decoder's output `eta` is unconstrained; the distribution gives it its meaning.
+2. The decoder's output `eta` is unconstrained; the distribution gives it its meaning,
+   with `shared`, its parameters that are the same for all rows: log-scales, say.
 3. Gradients add; deltas are overwritten.
 4. Randomness comes first: once a batch is drawn, the objective is a deterministic
    function of the parameters, and every gradient can be checked.

@@ -45,6 +45,23 @@ MOST_TICKS = 8
 # --- a grid of codes ------------------------------------------------------------------
 
 
+def decoded_grid(estimator: Any, base: Any, shown: Any, places: Any) -> Array:
+    """Decode a grid of codes; all but the shown components are those of `base`."""
+    grid = np.meshgrid(*places)
+    z = np.tile(base, (grid[0].size, 1))
+    z[:, shown] = np.column_stack([part.ravel() for part in grid])
+    rows = dense(estimator.inverse_transform(z), "decoded")
+    return rows.reshape(*grid[0].shape, -1)
+
+
+def names_of_shown(estimator: Any, base: Any, shown: Any) -> list[str]:
+    """Return what to call the components that are shown."""
+    names = names_of_components(estimator)
+    if names is None:
+        names = [f"component {k}" for k in range(len(base))]
+    return [str(names[k]) for k in shown]
+
+
 def base_code(estimator: Any, codes: Array | None, base: Any) -> Array:
     """Return the code that the grid departs from; its length is that of all codes."""
     if base is not None:
@@ -304,19 +321,12 @@ class LatentManifoldDisplay:
             places = between_quantiles(codes, shown, quantiles, n_steps)
         else:
             places = between(limits, len(shown), n_steps)
-        grid = np.meshgrid(*places)
-        z = np.tile(base, (grid[0].size, 1))
-        z[:, shown] = np.column_stack([part.ravel() for part in grid])
-        rows = dense(estimator.inverse_transform(z), "decoded")
         if component_names is None:
-            names = names_of_components(estimator)
-            if names is None:
-                names = [f"component {k}" for k in range(len(base))]
-            component_names = [names[k] for k in shown]
+            component_names = names_of_shown(estimator, base, shown)
         if feature_names is None:
             feature_names = names_of_columns(X, estimator)
         display = cls(
-            rows.reshape(*grid[0].shape, -1),
+            decoded_grid(estimator, base, shown, places),
             places,
             image_shape=image_shape,
             feature_names=feature_names,
