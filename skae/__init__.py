@@ -8,6 +8,7 @@ from skae.displays import (
     ReconstructionDisplay,
 )
 from skae.estimators.denoising import DenoisingAutoencoder
+from skae.estimators.sparse import SparseAutoencoder
 from skae.estimators.variational import VariationalAutoencoder
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "LatentSpaceDisplay",
     "LossCurveDisplay",
     "ReconstructionDisplay",
+    "SparseAutoencoder",
     "VariationalAutoencoder",
 ]

@@ -25,6 +25,7 @@ from sklearn.utils.validation import _check_sample_weight
 __all__ = [
     "FRACTION",
     "NON_NEGATIVE",
+    "OPEN_FRACTION",
     "POSITIVE",
     "POSITIVE_INT",
     "Interval",
@@ -49,6 +50,7 @@ POSITIVE_INT = Interval(Integral, 1, None, closed="left")
 NON_NEGATIVE = Interval(Real, 0, None, closed="left")
 POSITIVE = Interval(Real, 0, None, closed="neither")
 FRACTION = Interval(Real, 0, 1, closed="left")
+OPEN_FRACTION = Interval(Real, 0, 1, closed="neither")
 
 #: Sample weights beyond this, or below its inverse, would be lost in rounding.
 LARGEST_WEIGHT = 1e100

@@ -1,8 +1,9 @@
 """A bottleneck says how the encoder's output becomes a code, and what a code costs.
 
 With a cost of zero it makes the plain and the denoising autoencoder; a normal
-posterior with its Kullback-Leibler divergence makes the variational one. The code has
-a Monte-Carlo axis from the start: shape (n_rows, n_samples, n_components).
+posterior with its Kullback-Leibler divergence makes the variational one, a penalty the
+sparse one. The code has a Monte-Carlo axis from the start: shape (n_rows, n_samples,
+n_components). A sparse code uses it for its leading parts.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from skae.layout import Array
+from skae.penalties import Blocks, Penalty, largest
 
 __all__ = [
     "Bottleneck",
     "Deterministic",
     "GaussianPosterior",
     "ImportanceWeighted",
+    "SparseCode",
     "divergence",
     "posterior",
 ]
@@ -31,11 +34,53 @@ class Bottleneck(ABC):
     #: Encoder outputs for each unit of the code.
     outputs_per_unit: ClassVar[int] = 1
 
-    #: Draws of the code for each row.
+    #: Codes for each row, the last ones of them auxiliary: what they are decoded to is
+    #: added to the loss, and is no reconstruction.
     n_samples: int = 1
+    n_auxiliary: int = 0
+
+    #: Numbers for each unit that the bottleneck keeps, and how many have a gradient.
+    n_own: int = 0
+    n_learned: int = 0
 
     #: Whether the code depends on draws at all.
     is_random: ClassVar[bool] = False
+
+    #: Whether what becomes of a row in training depends on its batch, and if so,
+    #: whether by a mean that can be taken over several batches.
+    rows_meet: bool = False
+    pools: bool = False
+
+    #: Whether the code jumps where the encoder's output passes a threshold.
+    selects: bool = False
+
+    def start(self, n_components: int) -> Array:
+        """Return the units' own numbers at first, of shape (n_own, n_components)."""
+        return np.zeros((self.n_own, n_components))
+
+    def meet(self, h: Array, weight: Array, own: Array) -> Array:
+        """Return the units' numbers as the rows of one batch in training see them."""
+        return own
+
+    def pool(self, h: Array, weight: Array, own: Array) -> Array:
+        """Return the units' numbers as these rows alone say they are."""
+        return own
+
+    def remember(self, own: Array, met: Array, z: Array) -> Array:
+        """Return the units' numbers after a step that gave the codes `z`."""
+        return own
+
+    def settle(self, blocks: Blocks, own: Array) -> Array:
+        """Return the units' numbers after training, given all rows."""
+        return own
+
+    def thresholds(self, own: Array) -> Array | None:
+        """Return the encoder outputs above which units fire, if there are any."""
+        return None
+
+    def firing(self, code: Array) -> Array:
+        """Return how much each unit fires in each row, between zero and one."""
+        return np.asarray(code != 0)
 
     def draw(
         self,
@@ -47,11 +92,13 @@ class Bottleneck(ABC):
         return np.empty((shape[0], 0), dtype)
 
     @abstractmethod
-    def code(self, h: Array) -> Array:
+    def code(self, h: Array, own: Array) -> Array:
         """Return the code that represents a row, of shape (n_rows, n_components)."""
 
     @abstractmethod
-    def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
+    def forward(
+        self, h: Array, noise: Array, own: Array, z: Array, cost: Array
+    ) -> None:
         """Write the codes to `z` and what each of them costs, in nats, to `cost`.
 
         `cost` and the `weight` of `backward` have shape (n_rows, n_samples).
@@ -59,12 +106,29 @@ class Bottleneck(ABC):
 
     @abstractmethod
     def backward(
-        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
+        self,
+        h: Array,
+        noise: Array,
+        own: Array,
+        z: Array,
+        d_z: Array,
+        weight: Array,
+        d_h: Array,
+        d_own: Array,
     ) -> None:
         """Write ``dL/dh`` to `d_h`, the cost's own part (times `weight`) included.
 
-        It may overwrite `d_z`.
+        Each row's part of the derivative with respect to the units' learnt numbers goes
+        to `d_own`, of shape (n_rows, n_learned, n_components). It may overwrite `d_z`.
         """
+
+    def withhold(self, z: Array, learnt: list[Array]) -> None:
+        """Take out what the decoder shall not learn, once all deltas are found.
+
+        Its weights learn from the codes `z` and from `learnt`, its layers' deltas and
+        the draws' shares in the loss; all have the axes (n_rows, n_samples) first.
+        """
+        return
 
     def combine(self, total: Array, loss: Array, share: Array) -> None:
         """Write the loss of each row, and each draw's share in it.
@@ -120,17 +184,27 @@ def divergence(h: Array) -> Array:
 class Deterministic(Bottleneck):
     """The code is the encoder's output and costs nothing."""
 
-    def code(self, h: Array) -> Array:
+    def code(self, h: Array, own: Array) -> Array:
         """Return `h`."""
         return h
 
-    def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
+    def forward(
+        self, h: Array, noise: Array, own: Array, z: Array, cost: Array
+    ) -> None:
         """Write ``z = h`` and no cost."""
         z[...] = h[:, None]
         cost.fill(0.0)
 
     def backward(
-        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
+        self,
+        h: Array,
+        noise: Array,
+        own: Array,
+        z: Array,
+        d_z: Array,
+        weight: Array,
+        d_h: Array,
+        d_own: Array,
     ) -> None:
         """Write ``dL/dh = dL/dz``."""
         np.sum(d_z, axis=1, out=d_h)
@@ -151,7 +225,7 @@ class NormalPosterior(Bottleneck):
         """Return standard normals."""
         return standard_normals(shape, dtype, rng)
 
-    def code(self, h: Array) -> Array:
+    def code(self, h: Array, own: Array) -> Array:
         """Return the posterior mean."""
         return h[:, : h.shape[1] // 2]
 
@@ -175,14 +249,24 @@ class GaussianPosterior(NormalPosterior):
     n_samples: int = 1
     free_bits: float = 0.0
 
-    def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
+    def forward(
+        self, h: Array, noise: Array, own: Array, z: Array, cost: Array
+    ) -> None:
         """Write ``z = mu + sigma e`` and the sum of the divergences."""
         reparametrize(h, noise, z)
         kl = np.maximum(divergence(h), self.free_bits)
         cost[...] = kl.sum(axis=1, keepdims=True)
 
     def backward(
-        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
+        self,
+        h: Array,
+        noise: Array,
+        own: Array,
+        z: Array,
+        d_z: Array,
+        weight: Array,
+        d_h: Array,
+        d_own: Array,
     ) -> None:
         """Write ``d_mu = d_z + w mu`` and the same through ``log sigma^2``."""
         mu, log_variance = posterior(h)
@@ -216,7 +300,9 @@ class ImportanceWeighted(NormalPosterior):
 
     n_samples: int = 1
 
-    def forward(self, h: Array, noise: Array, z: Array, cost: Array) -> None:
+    def forward(
+        self, h: Array, noise: Array, own: Array, z: Array, cost: Array
+    ) -> None:
         """Write ``z = mu + sigma e`` and ``log q(z | x) - log p(z)``."""
         reparametrize(h, noise, z)
         log_variance = posterior(h)[1]
@@ -225,7 +311,15 @@ class ImportanceWeighted(NormalPosterior):
         cost *= 0.5
 
     def backward(
-        self, h: Array, noise: Array, z: Array, d_z: Array, weight: Array, d_h: Array
+        self,
+        h: Array,
+        noise: Array,
+        own: Array,
+        z: Array,
+        d_z: Array,
+        weight: Array,
+        d_h: Array,
+        d_own: Array,
     ) -> None:
         """Write ``d_mu = d_z + w z``, summed over draws, and through the variance."""
         log_variance = posterior(h)[1]
@@ -245,3 +339,195 @@ class ImportanceWeighted(NormalPosterior):
         mass = share.sum(axis=1)
         np.subtract(least, np.log(mass / total.shape[1]), out=loss)
         share /= mass[:, None]
+
+
+#: What the reconstruction by dead units counts in the loss.
+AUXILIARY = 1 / 32
+
+
+@dataclass(frozen=True)
+class SparseCode(Bottleneck):
+    r"""A penalty says which units fire, and what that costs.
+
+    With `sizes` the code is nested: beside the whole, its first m units alone have to
+    decode to the row, for each of these m, and the loss is the mean of the losses.
+
+    With `n_revived`, units that have not fired for `dead_after` rows learn to: the code
+    and, added to it, the largest outputs of so many dead units have to decode to the
+    row, where only dead units learn,
+
+    .. math:: \mathrm{loss} = \ell(x, a) + \tfrac{1}{32}
+              [\ell(x, a + a_\mathrm{dead}) - \ell(x, a)]
+
+    with the loss :math:`\ell` of a code, all but :math:`a_\mathrm{dead}` held fixed
+    in the bracket.
+
+    Bussmann et al. (2025), "Learning multi-level features with Matryoshka sparse
+    autoencoders", ICML. Gao et al. (2025), "Scaling and evaluating sparse
+    autoencoders", ICLR.
+
+    Attributes
+    ----------
+    penalty : Penalty
+        What makes the code sparse.
+    sizes : tuple of int
+        Sizes of the code's leading parts, less than the whole.
+    n_revived : int
+        Dead units of a row that may learn; zero for none.
+    dead_after : float
+        Rows in which a dead unit has not fired.
+    """
+
+    penalty: Penalty
+    sizes: tuple[int, ...] = ()
+    n_revived: int = 0
+    dead_after: float = np.inf
+
+    @property
+    def n_parts(self) -> int:
+        """Codes that reconstruct: the whole and its leading parts."""
+        return 1 + len(self.sizes)
+
+    @property
+    def n_auxiliary(self) -> int:  # type: ignore[override]
+        """Codes that teach: the gates', and those with dead units."""
+        return int(self.penalty.has_gate) + (self.n_revived > 0)
+
+    @property
+    def n_samples(self) -> int:  # type: ignore[override]
+        """All codes of a row."""
+        return self.n_parts + self.n_auxiliary
+
+    @property
+    def n_own(self) -> int:  # type: ignore[override]
+        """The penalty's numbers, and the rows since the unit has fired."""
+        return len(self.penalty.start) + 1
+
+    @property
+    def n_learned(self) -> int:  # type: ignore[override]
+        """Numbers of the penalty that have a gradient."""
+        return self.penalty.n_learned
+
+    @property
+    def rows_meet(self) -> bool:  # type: ignore[override]
+        """Whether they meet in the penalty."""
+        return self.penalty.rows_meet
+
+    @property
+    def pools(self) -> bool:  # type: ignore[override]
+        """Whether the penalty does."""
+        return self.penalty.pools
+
+    @property
+    def selects(self) -> bool:  # type: ignore[override]
+        """Whether the penalty does."""
+        return self.penalty.selects
+
+    # --- the units' own numbers ---------------------------------------------------
+
+    def start(self, n_components: int) -> Array:
+        """Return the penalty's numbers, and no rows since the unit has fired."""
+        start = np.array([*self.penalty.start, 0.0])
+        return np.repeat(start[:, None], n_components, axis=1)
+
+    def meet(self, h: Array, weight: Array, own: Array) -> Array:
+        """Let the rows of a batch meet in the penalty."""
+        met = self.penalty.meet(h, weight, own[:-1])
+        return np.concatenate([met, own[-1:]])
+
+    def pool(self, h: Array, weight: Array, own: Array) -> Array:
+        """Let the rows pool in the penalty."""
+        pooled = self.penalty.pool(h, weight, own[:-1])
+        return np.concatenate([pooled, own[-1:]])
+
+    def remember(self, own: Array, met: Array, z: Array) -> Array:
+        """Keep what the rows have met in; count the rows since a unit has fired."""
+        after = np.array(met if self.rows_meet else own)
+        after[-1] = np.where(z[:, 0].any(axis=0), 0.0, own[-1] + len(z))
+        return after
+
+    def settle(self, blocks: Blocks, own: Array) -> Array:
+        """Let the penalty settle."""
+        return np.concatenate([self.penalty.settle(blocks, own[:-1]), own[-1:]])
+
+    def thresholds(self, own: Array) -> Array | None:
+        """Return those of the penalty."""
+        return self.penalty.thresholds(own[:-1])
+
+    def firing(self, code: Array) -> Array:
+        """Return what the penalty says."""
+        return self.penalty.firing(code)
+
+    # --- codes --------------------------------------------------------------------
+
+    def code(self, h: Array, own: Array) -> Array:
+        """Return the whole code."""
+        a = np.empty_like(h)
+        self.penalty.forward(h, own[:-1], a, np.empty(len(h), h.dtype))
+        return a
+
+    def forward(
+        self, h: Array, noise: Array, own: Array, z: Array, cost: Array
+    ) -> None:
+        """Write the whole code, its leading parts, and the auxiliary codes."""
+        self.penalty.forward(h, own[:-1], z[:, 0], cost[:, 0])
+        for part, size in enumerate(self.sizes[: z.shape[1] - 1], start=1):
+            z[:, part, :size] = z[:, 0, :size]
+            z[:, part, size:] = 0.0
+        cost[:, 1:] = cost[:, :1]
+        cost[:, self.n_parts :] = 0.0
+        if z.shape[1] > self.n_parts:
+            self.write_auxiliary(h, own, z)
+
+    def write_auxiliary(self, h: Array, own: Array, z: Array) -> None:
+        """Write the gates, and the code with dead units added to it."""
+        if self.penalty.has_gate:
+            np.maximum(h, 0.0, out=z[:, self.n_parts])
+        if self.n_revived:
+            dead = own[-1] >= self.dead_after
+            outputs = np.where(dead & (z[:, 0] == 0), np.maximum(h, 0.0), 0.0)
+            outputs *= largest(outputs, self.n_revived)
+            np.add(z[:, 0], outputs, out=z[:, -1])
+
+    def backward(
+        self,
+        h: Array,
+        noise: Array,
+        own: Array,
+        z: Array,
+        d_z: Array,
+        weight: Array,
+        d_h: Array,
+        d_own: Array,
+    ) -> None:
+        """Add up what the parts say of each unit, and what the auxiliary codes say."""
+        d_a = d_z[:, 0]
+        for part, size in enumerate(self.sizes, start=1):
+            d_a[:, :size] += d_z[:, part, :size]
+        of_row = weight[:, : self.n_parts].sum(axis=1)
+        args = h, own[:-1], z[:, 0], d_a, of_row, d_h, d_own
+        self.penalty.backward(*args)
+        if self.penalty.has_gate:
+            d_h += d_z[:, self.n_parts] * (h > 0)
+        if self.n_revived:
+            d_h += d_z[:, -1] * (z[:, -1] != z[:, 0])
+
+    def withhold(self, z: Array, learnt: list[Array]) -> None:
+        """Freeze the decoder for the gates; leave dead units alone in their code."""
+        if self.penalty.has_gate:
+            for array in learnt:
+                array[:, self.n_parts] = 0.0
+        if self.n_revived:
+            z[:, -1] -= z[:, 0]
+
+    def combine(self, total: Array, loss: Array, share: Array) -> None:
+        """Write the mean over parts, and add the losses of the auxiliary codes."""
+        n, last = self.n_parts, total.shape[1]
+        np.mean(total[:, :n], axis=1, out=loss)
+        share[:, :n] = 1.0 / min(n, last)
+        if n < last and self.penalty.has_gate:
+            loss += total[:, n]
+            share[:, n] = 1.0
+        if n < last and self.n_revived:
+            loss += AUXILIARY * (total[:, -1] - total[:, 0])
+            share[:, -1] = AUXILIARY

@@ -7,11 +7,15 @@ not depend, to the last bit, on the rows that come with it (see `network.Padded`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
+from skae._validation import one_blas_thread
 from skae.bottlenecks import Bottleneck, divergence, posterior
 from skae.composite import as_distribution
 from skae.corruptions import Corruption, NoCorruption
@@ -92,6 +96,7 @@ class Plan:
             corruption_level=corruption_level,
             weights=weights,
             shared=layout.slot(family.n_shared(self.n_features)),
+            own=layout.slot(bottleneck.n_own, self.n_components),
             **options,
         )
         return objective, layout.size
@@ -178,6 +183,8 @@ class Model:
         bias, shared = self.family.start(mean, self.variance, self.columns.n_rows)
         self.objective.decoder.layers[-1].bias.of(theta)[...] = bias
         self.objective.shared.of(theta)[...] = np.clip(shared, *self.limits())
+        own = self.bottleneck.start(self.plan.n_components)
+        self.objective.own.of(theta)[...] = own
         return theta
 
     @property
@@ -297,16 +304,96 @@ class Model:
             x, inputs, weight = buffer[0][:n], buffer[1][:n], weights[:n]
             rows.load(rows.index[place], x, weight, average)
             self.family.inputs(x, inputs)
-            yield place, x, weight, encode(inputs)
+            with self.steady():
+                h = encode(inputs)
+            yield place, x, weight, h
 
-    def encode(self, X: Any) -> Array:
-        """Return the code of each row."""
-        rows = self.rows(X)
-        out = np.empty((len(rows), self.plan.n_components), X.dtype)
+    def steady(self) -> AbstractContextManager[None]:
+        """Keep products from changing with the number of threads, where that matters.
+
+        A last bit could decide whether a unit fires.
+        """
+        return one_blas_thread() if self.bottleneck.selects else nullcontext()
+
+    def codes(self, rows: Rows) -> Iterator[tuple[slice, Array, Array]]:
+        """Yield blocks of rows: their place, weights and codes."""
+        own = self.own.astype(rows.X.dtype)
+        for place, _, weight, h in self.encoded(rows):
+            yield place, weight, self.bottleneck.code(h, own)
+
+    def encode(self, X: Any, n_components: int | None = None) -> Array:
+        """Return the code of each row, or its first units."""
+        rows, n = self.rows(X), n_components or self.plan.n_components
+        out = np.empty((len(rows), n), X.dtype)
         with np.errstate(all="ignore"):
-            for place, _, _, h in self.encoded(rows):
-                out[place] = self.bottleneck.code(h)
+            for place, _, code in self.codes(rows):
+                out[place] = code[:, :n]
         return out
+
+    def encode_sparse(self, X: Any, n_components: int) -> sparse.csr_matrix:
+        """Return the first units of each row's code; zeros take no memory."""
+        blocks = [sparse.csr_matrix((0, n_components), dtype=X.dtype)]
+        with np.errstate(all="ignore"):
+            for _, _, code in self.codes(self.rows(X)):
+                blocks.append(sparse.csr_matrix(code[:, :n_components]))
+        return sparse.vstack(blocks, format="csr")
+
+    # --- the numbers that the units of the code keep --------------------------
+
+    @property
+    def own(self) -> Array:
+        """The bottleneck's numbers, of shape (n_own, n_components)."""
+        return self.objective.own.of(self.theta)
+
+    def outputs(self, rows: Rows) -> Iterator[tuple[Array, Array]]:
+        """Yield blocks of encoder outputs, and of the weights of their rows."""
+        for _, _, weight, h in self.encoded(rows):
+            yield h, weight
+
+    def settled_own(self, rows: Rows) -> Array:
+        """Return the units' numbers, given all training rows."""
+        with np.errstate(all="ignore"):
+            return self.bottleneck.settle(partial(self.outputs, rows), self.own)
+
+    def pooled_own(self, rows: Rows) -> Array:
+        """Return the units' numbers as they are for these rows."""
+        if not self.bottleneck.pools:
+            return self.own
+        own, total = np.zeros(self.own.shape), 0.0
+        for h, weight in self.outputs(rows):
+            mass = float(weight.sum(dtype=float))
+            own += mass * self.bottleneck.pool(h, weight, self.own)
+            total += mass
+        return np.asarray(own / total, self.own.dtype)
+
+    def firing(self, rows: Rows) -> tuple[Array, Array]:
+        """Return how often each unit fires, and in how many of the rows it does."""
+        often, count = np.zeros((2, self.plan.n_components))
+        with np.errstate(all="ignore"):
+            for _, weight, code in self.codes(rows):
+                fires = self.bottleneck.firing(code)
+                often += weight @ fires
+                count += fires.sum(axis=0)
+        return often / len(rows), count
+
+    def directions(self) -> Array:
+        """Return what each unit adds to the decoder's output, in the units of X.
+
+        Of several outputs for a column the first counts, which is its mean. It takes a
+        decoder of one layer.
+        """
+        weight = self.objective.decoder.layers[0].weight.of(self.theta)
+        unit = self.unit.astype(weight.dtype)
+        return np.asarray(weight[:, self.mean_outputs()] * unit)
+
+    def mean_outputs(self) -> Array:
+        """Return the decoder's output for the mean of each column."""
+        places, start = np.empty(self.plan.n_features, int), 0
+        for member, columns in self.family.parts(self.plan.n_features):
+            n = len(places[columns])
+            places[columns] = start + np.arange(n)
+            start += member.n_outputs(n)
+        return places
 
     def posterior(self, X: Any) -> tuple[Array, Array]:
         """Return the mean and the standard deviation of each row's code."""
@@ -328,16 +415,17 @@ class Model:
         kl, mean, square = sums / len(rows)
         return kl, square - np.square(mean)
 
-    def decoded(self, z: Array) -> Iterator[tuple[slice, Array]]:
+    def decoded(self, z: Any) -> Iterator[tuple[slice, Array]]:
         """Yield the decoder's outputs for blocks of codes."""
         decode = self.decoder(z.dtype)
-        for place in places_of(len(z), self.n_rows_at_once()):
-            yield place, decode(z[place])
+        for place in places_of(z.shape[0], self.n_rows_at_once()):
+            block = z[place]
+            yield place, decode(block.toarray() if sparse.issparse(z) else block)
 
-    def decode(self, z: Array) -> Array:
+    def decode(self, z: Any) -> Array:
         """Return the mean of p(x | code) for each code, in the units of X."""
         shared = self.shared.astype(z.dtype)
-        out = np.empty((len(z), self.plan.n_features), z.dtype)
+        out = np.empty((z.shape[0], self.plan.n_features), z.dtype)
         with np.errstate(all="ignore"):
             for place, eta in self.decoded(z):
                 out[place] = self.family.mean(eta, shared)
@@ -405,7 +493,8 @@ class Model:
             draws = normal_draws(n_samples, self.plan.n_components)
         loss = 0.0
         with np.errstate(all="ignore"):
-            for block in self.scored(rows, draws):
+            own = self.pooled_own(rows)
+            for block in self.scored(rows, draws, own):
                 out = np.empty((*block.cost.shape, block.x.shape[1]), block.x.dtype)
                 self.family.nll(block.x[:, None], block.eta, self.shared, out)
                 total = out.sum(axis=2) + beta * block.cost
@@ -439,11 +528,15 @@ class Model:
             shared[places[found]] = np.log(scale[found])
         return np.clip(shared, *self.widest_limits())
 
-    def scored(self, rows: Rows, draws: Array) -> Iterator[Block]:
+    def scored(
+        self, rows: Rows, draws: Array, own: Array | None = None
+    ) -> Iterator[Block]:
         """Yield blocks of rows beside the decoder's outputs for their codes.
 
-        `draws`, of shape (n_samples, n_components), are shared by all rows.
+        `draws`, of shape (n_samples, n_components), are shared by all rows; `own`, if
+        given, stands for the units' numbers.
         """
+        own = (self.own if own is None else own).astype(rows.X.dtype)
         n_samples, dtype = len(draws), rows.X.dtype
         size, k = self.n_rows_at_once(), self.plan.n_components
         decode = self.decoder(dtype, size * n_samples)
@@ -451,7 +544,7 @@ class Model:
         z, cost = np.empty(noise.shape, dtype), np.empty((size, n_samples), dtype)
         for place, x, weight, h in self.encoded(rows):
             n = len(x)
-            self.bottleneck.forward(h, noise[:n], z[:n], cost[:n])
+            self.bottleneck.forward(h, noise[:n], own, z[:n], cost[:n])
             eta = decode(z[:n].reshape(n * n_samples, k))
             yield Block(place, x, weight, eta.reshape(n, n_samples, -1), cost[:n])
 

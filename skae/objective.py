@@ -36,6 +36,7 @@ class Parameters(NamedTuple):
     encoder: Views
     decoder: Views
     shared: Array
+    own: Array
 
 
 class Loss(NamedTuple):
@@ -46,7 +47,7 @@ class Loss(NamedTuple):
     total : float
         The objective; the penalty on weights is not included.
     reconstruction : float
-        The mean of ``-log p(x | z)`` over draws.
+        The mean of ``-log p(x | z)`` over draws, auxiliary ones aside.
     cost : float
         What the code costs, before it is multiplied by ``beta``.
     """
@@ -78,6 +79,8 @@ class Batch:
         ``-log p(x | z)`` per row, draw and feature.
     d_shared : ndarray of shape (n_rows, n_samples, n_shared)
         Its derivative with respect to the shared parameters, where they are learned.
+    d_own : ndarray of shape (n_rows, n_learned, n_components)
+        The loss's derivative with respect to what the code's units learn of their own.
     misfit, cost : ndarray of shape (n_rows, n_samples)
         Sum of `nll` over features, and what the code costs.
     total : ndarray of shape (n_rows, n_samples)
@@ -98,6 +101,7 @@ class Batch:
     decoder: Tape
     nll: Array
     d_shared: Array
+    d_own: Array
     misfit: Array
     cost: Array
     total: Array
@@ -130,12 +134,15 @@ class Objective:
         The five parts.
     corruption_level : float
         How much the input is damaged.
-    weights, shared : Slot
-        All weights, and the distribution's parameters that no code changes.
+    weights, shared, own : Slot
+        All weights, the distribution's parameters that no code changes, and the
+        numbers that the bottleneck keeps for each unit of the code.
     alpha, beta : float
         Weights of the L2 penalty and of what the code costs.
     learns_shared : bool
         Whether the shared parameters have a gradient.
+    unit_norm : bool
+        Whether the decoder's direction for each unit of the code has length one.
     """
 
     encoder: Chain
@@ -146,9 +153,11 @@ class Objective:
     corruption_level: float
     weights: Slot
     shared: Slot
+    own: Slot
     alpha: float = 0.0
     beta: float = 1.0
     learns_shared: bool = False
+    unit_norm: bool = False
 
     @property
     def n_components(self) -> int:
@@ -172,17 +181,20 @@ class Objective:
 
     def of(self, flat: Array) -> Parameters:
         """Return `flat` seen as parameters."""
-        ends = self.weights.of(flat), self.shared.of(flat)
         return Parameters(
-            ends[0], self.encoder.of(flat), self.decoder.of(flat), ends[1]
+            self.weights.of(flat),
+            self.encoder.of(flat),
+            self.decoder.of(flat),
+            self.shared.of(flat),
+            self.own.of(flat),
         )
 
     def batch(self, n_rows: int, dtype: np.dtype[Any]) -> Batch:
         """Allocate the memory for batches of up to `n_rows` rows."""
-        n_samples = self.bottleneck.n_samples
+        n_samples, k = self.bottleneck.n_samples, self.n_components
         n_shared = self.shared.size if self.learns_shared else 0
         x = np.empty((n_rows, self.n_features), dtype)
-        code = np.empty((n_rows, n_samples, self.n_components), dtype)
+        code = np.empty((n_rows, n_samples, k), dtype)
         of_draws = np.empty((4, n_rows, n_samples), dtype)
         return Batch(
             x=x,
@@ -195,6 +207,7 @@ class Objective:
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
             nll=np.empty((n_rows, n_samples, self.n_features), dtype),
             d_shared=np.empty((n_rows, n_samples, n_shared), dtype),
+            d_own=np.empty((n_rows, self.bottleneck.n_learned, k), dtype),
             misfit=of_draws[0],
             cost=of_draws[1],
             total=of_draws[2],
@@ -220,18 +233,18 @@ class Objective:
         shape = batch.code.shape
         batch.noise = self.bottleneck.draw(shape, batch.code.dtype, rng)
 
-    def forward(self, params: Parameters, batch: Batch) -> Array:
-        """Return `eta`, of shape (n_rows, n_samples, n_outputs)."""
-        h = self.encoder.forward(params.encoder, batch.x_in, batch.encoder)
-        self.bottleneck.forward(h, batch.noise, batch.code, batch.cost)
-        n_rows, n_samples, n_components = batch.code.shape
-        z = batch.code.reshape(n_rows * n_samples, n_components)
-        eta = self.decoder.forward(params.decoder, z, batch.decoder)
-        return eta.reshape(n_rows, n_samples, -1)
+    def encode_phase(self, params: Parameters, batch: Batch) -> None:
+        """Find the encoder's outputs; any rows will do."""
+        self.encoder.forward(params.encoder, batch.x_in, batch.encoder)
 
-    def row_phase(self, params: Parameters, batch: Batch) -> None:
+    def meet(self, params: Parameters, batch: Batch) -> Array:
+        """Return the units' own numbers for this batch: the only place rows meet."""
+        h = batch.encoder.outputs[-1]
+        return self.bottleneck.meet(h, batch.weight, params.own)
+
+    def decode_phase(self, params: Parameters, own: Array, batch: Batch) -> None:
         """Find every loss and every delta; rows do not meet, so any rows will do."""
-        eta = self.forward(params, batch)
+        eta = self.decode(params, own, batch)
         target = batch.x[:, None]
         self.distribution.nll(target, eta, params.shared, batch.nll)
         np.sum(batch.nll, axis=2, out=batch.misfit)
@@ -249,12 +262,26 @@ class Objective:
         self.bottleneck.backward(
             batch.encoder.outputs[-1],
             batch.noise,
+            own,
             batch.code,
             batch.d_code,
             self.beta * batch.share,
             batch.encoder.deltas[-1],
+            batch.d_own,
         )
+        shape = *batch.share.shape, -1
+        deltas = [delta.reshape(shape) for delta in batch.decoder.deltas]
+        self.bottleneck.withhold(batch.code, [*deltas, batch.share])
         self.encoder.backward(params.encoder, batch.encoder)
+
+    def decode(self, params: Parameters, own: Array, batch: Batch) -> Array:
+        """Return `eta`, of shape (n_rows, n_samples, n_outputs)."""
+        h = batch.encoder.outputs[-1]
+        self.bottleneck.forward(h, batch.noise, own, batch.code, batch.cost)
+        n_rows, n_samples, n_components = batch.code.shape
+        z = batch.code.reshape(n_rows * n_samples, n_components)
+        eta = self.decoder.forward(params.decoder, z, batch.decoder)
+        return eta.reshape(n_rows, n_samples, -1)
 
     def weight_phase(
         self,
@@ -271,6 +298,10 @@ class Objective:
             place = share(self.shared.size, part)
             d_shared = batch.d_shared.reshape(batch.share.size, -1)[:, place]
             grads.shared[place] += batch.share.ravel() @ d_shared
+        if self.bottleneck.n_learned:
+            place = share(self.n_components, part)
+            learned = grads.own[: self.bottleneck.n_learned, place]
+            learned += batch.d_own[:, :, place].sum(axis=0)
 
     def decay(self, params: Parameters, grads: Parameters, product: Array) -> float:
         """Add the gradient of the penalty on weights; return its value."""
@@ -282,16 +313,37 @@ class Objective:
             grads.weights[start : start + weights.size] += scaled
         return 0.5 * self.alpha * float(params.weights @ params.weights)
 
+    def constrain(self, params: Parameters, grads: Parameters) -> None:
+        """Take out of the gradient what would change the length of directions."""
+        if self.unit_norm:
+            directions, slope = params.decoder[0][0], grads.decoder[0][0]
+            slope -= np.einsum("ij,ij->i", directions, slope)[:, None] * directions
+
+    def restore(self, params: Parameters) -> None:
+        """Give the directions of the decoder length one again; zero ones stay."""
+        if self.unit_norm:
+            directions = params.decoder[0][0]
+            length = np.sqrt(np.einsum("ij,ij->i", directions, directions))
+            directions /= np.where(length > 0, length, 1.0)[:, None]
+
     def loss_and_gradient(
-        self, params: Parameters, batch: Batch, grads: Parameters, product: Array
+        self,
+        params: Parameters,
+        own: Array,
+        batch: Batch,
+        grads: Parameters,
+        product: Array,
     ) -> Loss:
-        """Return the loss of a drawn batch, penalty aside; add its gradient."""
-        self.row_phase(params, batch)
+        """Return the loss of an encoded batch, penalty on weights aside.
+
+        Its gradient is added. `own` is what the rows have met in.
+        """
+        self.decode_phase(params, own, batch)
         self.weight_phase(batch, grads, product)
         return self.loss(batch)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the means over the rows of a batch that has been evaluated."""
-        weight = batch.weight
-        parts = batch.misfit.mean(axis=1), batch.cost.mean(axis=1)
+        weight, n = batch.weight, batch.misfit.shape[1] - self.bottleneck.n_auxiliary
+        parts = batch.misfit[:, :n].mean(axis=1), batch.cost[:, :n].mean(axis=1)
         return Loss(*(float(weight @ value) for value in (batch.loss, *parts)))

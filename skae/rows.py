@@ -16,7 +16,7 @@ from scipy import sparse
 
 from skae.layout import Array
 
-__all__ = ["Columns", "Rows", "arrange", "rows_in_block"]
+__all__ = ["Columns", "Rows", "arrange", "geometric_median", "rows_in_block"]
 
 #: Rows that are looked at together when X is read, and the entries that they may have.
 MOST_ROWS, MOST_ENTRIES = 1024, 2**21
@@ -247,3 +247,29 @@ class Rows:
         if self.center is not None and self.unit is not None:
             x *= self.unit
             x += self.center
+
+
+#: Rows from which a geometric median is found, and the steps towards it.
+MEDIAN_ROWS, MEDIAN_STEPS = 4096, 100
+
+
+def geometric_median(rows: Rows) -> Array:
+    """Return the point with the smallest mean distance from the rows, by Weiszfeld.
+
+    Of very many rows, evenly spaced ones are looked at.
+    """
+    step = -(-len(rows) // MEDIAN_ROWS)
+    index = rows.index[::step]
+    x = np.empty((len(index), rows.X.shape[1]), rows.X.dtype)
+    weight = np.empty(len(index))
+    rows.load(index, x, weight, rows.mean_weight)
+    x = x.astype(np.float64)
+    point = np.average(x, axis=0, weights=weight)
+    for _ in range(MEDIAN_STEPS):
+        distance = np.linalg.norm(x - point, axis=1)
+        near = max(distance.max() * 1e-9, np.finfo(np.float64).tiny)
+        before = point
+        point = np.average(x, axis=0, weights=weight / np.maximum(distance, near))
+        if np.linalg.norm(point - before) <= 1e-9 * distance.max():
+            break
+    return point

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import optimize
 
 from skae.layout import Array
-from skae.objective import Loss, Objective
+from skae.objective import Batch, Loss, Objective
 from skae.optimizers import Moments, Optimizer
 from skae.rows import Rows
 
@@ -82,22 +82,30 @@ class Trainer:
         self.params, self.grads = objective.of(theta), objective.of(self.grad)
         self.product = objective.product(theta.dtype)
         self.batch = objective.batch(self.batch_size, theta.dtype)
-        self.mean_weight = rows.mean_weight
+        self.mean_weight, self.n_rows = rows.mean_weight, len(rows)
         self.first_loss: float | None = None
 
-    def charge(self, beta: float) -> None:
-        """Set the weight of what the code costs."""
-        self.objective = replace(self.objective, beta=beta)
+    def change(self, **parts: Any) -> None:
+        """Replace parts of the objective, which keeps its parameters."""
+        codes = self.objective.bottleneck.n_samples
+        self.objective = replace(self.objective, **parts)
+        if self.objective.bottleneck.n_samples != codes:
+            self.batch = self.objective.batch(self.batch_size, self.theta.dtype)
 
-    def evaluate(self, index: Array, total: float) -> Loss:
-        """Add the gradient of the loss of these rows to ``grad``; return the loss."""
+    def encode(self, index: Array, total: float) -> Batch:
+        """Fetch rows, draw what belongs to them, and find their encoder outputs."""
         batch = self.batch
         if len(index) < len(batch.x):
             batch = batch.rows(0, len(index))
         self.rows.load(index, batch.x, batch.weight, total)
         self.objective.draw(batch, self.bounds, self.rng)
+        self.objective.encode_phase(self.params, batch)
+        return batch
+
+    def evaluate(self, batch: Batch, own: Array) -> Loss:
+        """Add the gradient of an encoded batch's loss to ``grad``; return the loss."""
         loss = self.objective.loss_and_gradient(
-            self.params, batch, self.grads, self.product
+            self.params, own, batch, self.grads, self.product
         )
         if not math.isfinite(loss.total):
             raise DivergenceError(f"the loss is {loss.total}")
@@ -133,9 +141,15 @@ class Trainer:
     ) -> Loss:
         """Move the parameters once, by the gradient of these rows; return the loss."""
         self.grad.fill(0.0)
-        loss = self.begin(self.penalized(self.evaluate(index, total)))
+        objective, batch = self.objective, self.encode(index, total)
+        own = objective.meet(self.params, batch)
+        loss = self.begin(self.penalized(self.evaluate(batch, own)))
+        objective.constrain(self.params, self.grads)
         optimizer.step(self.theta, self.grad, moments, rate)
-        if self.objective.learns_shared:
+        objective.restore(self.params)
+        memory = objective.bottleneck.remember(self.params.own, own, batch.code)
+        self.params.own[...] = memory
+        if objective.learns_shared:
             np.clip(self.params.shared, *self.limits, out=self.params.shared)
         return loss
 
@@ -155,15 +169,32 @@ class Trainer:
         Batches are visited one by one and their gradients added, so that memory does
         not grow with the number of rows.
         """
-        order = self.rows.index
-        total = self.mean_weight * len(order)
+        total = self.mean_weight * len(self.rows)
         self.grad.fill(0.0)
         sums = np.zeros(len(Loss._fields))
         with np.errstate(all="ignore"):
-            for start in range(0, len(order), self.batch_size):
-                index = order[start : start + self.batch_size]
-                sums += self.evaluate(index, total)
+            own = self.pooled()
+            for index in self.parts():
+                sums += self.evaluate(self.encode(index, total), own)
         return self.begin(self.penalized(Loss(*sums.tolist())))
+
+    def parts(self) -> Iterator[Array]:
+        """Yield the rows of one batch after the other, in their order."""
+        for start in range(0, len(self.rows), self.batch_size):
+            yield self.rows.index[start : start + self.batch_size]
+
+    def pooled(self) -> Array:
+        """Return the units' own numbers as all rows together say they are."""
+        bottleneck, own = self.objective.bottleneck, self.params.own
+        if not bottleneck.pools:
+            return own
+        pooled, total = np.zeros(own.shape), self.mean_weight * len(self.rows)
+        for index in self.parts():
+            batch = self.encode(index, total)
+            h, weight = batch.encoder.outputs[-1], batch.weight
+            mass = float(weight.sum(dtype=float))
+            pooled += mass * bottleneck.pool(h, weight, own)
+        return pooled.astype(own.dtype)
 
     def box(self) -> optimize.Bounds:
         """Return the limits of all parameters, infinite for all but the shared."""
@@ -272,20 +303,20 @@ def descend(
     moments: Moments,
     *,
     rate: Callable[[int, int], float],
-    beta: Callable[[int], float],
+    before: Callable[[int, Moments], None],
     max_iter: int,
     n_drops: int,
     monitor: Monitor,
 ) -> bool:
     """Train for up to `max_iter` epochs; return whether it stopped by itself.
 
-    ``rate(epoch, drops)`` is the learning rate, ``beta(epoch)`` the weight of what the
-    code costs. When progress stalls, up to `n_drops`
-    times the next drop is tried; then training ends.
+    ``rate(epoch, drops)`` is the learning rate; ``before(epoch, moments)`` is called
+    before each epoch. When progress stalls, up to `n_drops` times the next drop is
+    tried; then training ends.
     """
     drops = 0
     for epoch in range(1, max_iter + 1):
-        trainer.charge(beta(epoch))
+        before(epoch, moments)
         loss = trainer.epoch(optimizer, moments, rate(epoch, drops))
         if monitor(loss):
             if drops == n_drops:

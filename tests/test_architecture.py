@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import skae
-from skae import corruptions, distributions, optimizers
+from skae import corruptions, distributions, optimizers, penalties
 
 PACKAGE = Path(skae.__file__).parent
 MODULES = {
@@ -30,11 +30,17 @@ FLOORS = [
         "skae.optimizers",
         "skae.rows",
     },
+    {"skae.penalties"},
     {"skae.bottlenecks", "skae.distributions", "skae.network"},
     {"skae.automatic", "skae.composite"},
     {"skae.objective"},
     {"skae.model", "skae.training"},
-    {"skae.displays._common", "skae.estimators._fitted", "skae.marginal"},
+    {
+        "skae.displays._common",
+        "skae.estimators._fitted",
+        "skae.marginal",
+        "skae.revival",
+    },
     {"skae.estimators._base"},
     {
         "skae.displays.latent_manifold",
@@ -42,6 +48,7 @@ FLOORS = [
         "skae.displays.loss_curve",
         "skae.displays.reconstruction",
         "skae.estimators.denoising",
+        "skae.estimators.sparse",
         "skae.estimators.variational",
     },
 ]
@@ -58,6 +65,7 @@ FAMILIES = [
     (corruptions.Corruption, corruptions.CORRUPTIONS, corruptions),
     (distributions.Distribution, distributions.DISTRIBUTIONS, distributions),
     (optimizers.Optimizer, optimizers.OPTIMIZERS, optimizers),
+    (penalties.Penalty, penalties.PENALTIES, penalties),
 ]
 
 

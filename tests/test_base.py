@@ -4,14 +4,19 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils import estimator_checks
 
-from skae import DenoisingAutoencoder, VariationalAutoencoder
+from skae import DenoisingAutoencoder, SparseAutoencoder, VariationalAutoencoder
+from skae.penalties import PENALTIES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore:X (does not have valid|has) feature names:UserWarning",
     # The checks feed noise, and train for a few epochs: codes have nothing to say.
+    r"ignore:\d+ of \d+ units fire for no row:UserWarning",
+    r"ignore:penalty='kl' takes the mean activation over batches:UserWarning",
     r"ignore:Posterior collapse\x3a none of the \d+ components says:UserWarning",
 )
+
+MEDIAN = "geometric_median"
 
 # Bernoulli models are absent: the checks feed values above one, which they refuse.
 WHOLE = {"corruption_level": 0, "batch_size": 10_000}
@@ -32,6 +37,19 @@ ESTIMATORS = {
     "minibatches": DenoisingAutoencoder(max_iter=5, batch_size=4),
     "swap noise": DenoisingAutoencoder(max_iter=5, corruption="swap"),
     "early stopping": DenoisingAutoencoder(max_iter=5, early_stopping=True),
+    "sparse": SparseAutoencoder(max_iter=5),
+    "sparse, minibatches": SparseAutoencoder(max_iter=5, batch_size=4),
+    "sparse, early stopping": SparseAutoencoder(
+        3, max_iter=5, early_stopping=True, nested_sizes="auto"
+    ),
+    "sparse, auxiliary loss": SparseAutoencoder(
+        max_iter=8, revival="auxiliary", dead_after=1.0, decoder_bias_init=MEDIAN
+    ),
+    "sparse, L-BFGS": SparseAutoencoder(3, penalty="kl", solver="lbfgs", max_iter=20),
+    **{
+        f"sparse, {penalty}": SparseAutoencoder(4, penalty=penalty, max_iter=5)
+        for penalty in PENALTIES
+    },
     "variational": VariationalAutoencoder(max_iter=5),
     "variational, whole batch": VariationalAutoencoder(max_iter=5, batch_size=10_000),
     "variational, minibatches": VariationalAutoencoder(max_iter=5, batch_size=4),

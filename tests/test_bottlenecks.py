@@ -7,9 +7,11 @@ from skae.bottlenecks import (
     Deterministic,
     GaussianPosterior,
     ImportanceWeighted,
+    SparseCode,
     posterior,
 )
 from skae.draws import normal_draws
+from skae.penalties import BatchTopK, Gated, KLDivergence, TopK
 
 BOTTLENECKS = [
     Deterministic(),
@@ -19,6 +21,9 @@ BOTTLENECKS = [
     ImportanceWeighted(),
     ImportanceWeighted(n_samples=5),
 ]
+#: These bottlenecks keep no numbers of their own.
+NONE = np.empty((0, 0))
+
 every = pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=repr)
 random = pytest.mark.parametrize("bottleneck", BOTTLENECKS[1:], ids=repr)
 
@@ -36,16 +41,17 @@ class Draws:
         self.bottleneck = bottleneck
         self.h = rng.standard_normal((n, k * bottleneck.outputs_per_unit))
         self.noise = bottleneck.draw(shape, self.h.dtype, rng)
+        self.own = bottleneck.start(k)
         self.z, self.cost = np.full(shape, np.nan), np.full(shape[:2], np.nan)
 
     def forward(self, h):
-        self.bottleneck.forward(h, self.noise, self.z, self.cost)
+        self.bottleneck.forward(h, self.noise, self.own, self.z, self.cost)
         return self.z, self.cost
 
     def backward(self, d_z, weight):
         self.forward(self.h)
         d_h = np.full_like(self.h, np.nan)
-        args = self.h, self.noise, self.z, d_z.copy(), weight, d_h
+        args = self.h, self.noise, self.own, self.z, d_z.copy(), weight, d_h, NONE
         self.bottleneck.backward(*args)
         return d_h
 
@@ -68,9 +74,10 @@ def test_backward_reads_its_arguments_and_overwrites_d_z_at_most(bottleneck, rng
     draws = Draws(bottleneck, rng)
     draws.forward(draws.h)
     d_h, d_z = np.empty_like(draws.h), rng.standard_normal(draws.z.shape)
-    read = draws.h, draws.noise, draws.z, rng.uniform(size=draws.cost.shape)
+    weight = rng.uniform(size=draws.cost.shape)
+    read = draws.h, draws.noise, draws.own, draws.z, weight
     before = [array.copy() for array in read]
-    bottleneck.backward(*read[:3], d_z, read[3], d_h)
+    bottleneck.backward(*read[:4], d_z, weight, d_h, NONE)
     for array, copy in zip(read, before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -103,7 +110,7 @@ def test_deterministic_code_is_the_encoder_s_output(rng):
     draws = Draws(Deterministic(), rng)
     z, cost = draws.forward(draws.h)
     np.testing.assert_array_equal(z[:, 0], draws.h)
-    np.testing.assert_array_equal(draws.bottleneck.code(draws.h), draws.h)
+    np.testing.assert_array_equal(draws.bottleneck.code(draws.h, NONE), draws.h)
     assert not cost.any()
     assert not draws.bottleneck.is_random
 
@@ -116,11 +123,11 @@ def test_divergence_from_the_prior():
     h = np.array([[3.14, np.log(2.7**2)]])
     z, cost, d_h = np.empty((1, 1, 1)), np.empty((1, 1)), np.empty_like(h)
     bottleneck, noise = GaussianPosterior(), np.zeros((1, 1, 1))
-    bottleneck.forward(h, noise, z, cost)
+    bottleneck.forward(h, noise, NONE, z, cost)
     expected = 0.5 * (3.14**2 + 2.7**2 - 1) - np.log(2.7)
     assert cost[0, 0] == pytest.approx(expected)
     assert cost[0, 0] == pytest.approx(7.08155, abs=1e-5)
-    bottleneck.backward(h, noise, z, np.zeros_like(z), np.ones((1, 1)), d_h)
+    bottleneck.backward(h, noise, NONE, z, np.zeros_like(z), np.ones((1, 1)), d_h, NONE)
     # d/d log sigma^2 is sigma / 2 times the derivative by sigma, 2.7 - 1 / 2.7.
     np.testing.assert_allclose(d_h, [[3.14, 0.5 * 2.7 * (2.7 - 1 / 2.7)]])
     assert d_h[0, 1] / (0.5 * 2.7) == pytest.approx(2.32963, abs=1e-5)
@@ -142,10 +149,10 @@ def test_gaussian_codes_have_the_posterior_s_moments(kind, rng):
     bottleneck = kind(n_samples=100_000)
     z, cost = np.empty((1, 100_000, 1)), np.empty((1, 100_000))
     noise = bottleneck.draw(z.shape, h.dtype, rng)
-    bottleneck.forward(h, noise, z, cost)
+    bottleneck.forward(h, noise, NONE, z, cost)
     assert z.mean() == pytest.approx(1.5, abs=0.01)
     assert z.std() == pytest.approx(0.5, rel=0.01)
-    np.testing.assert_array_equal(bottleneck.code(h), [[1.5]])
+    np.testing.assert_array_equal(bottleneck.code(h, NONE), [[1.5]])
     assert bottleneck.is_random
 
 
@@ -156,12 +163,12 @@ def test_free_bits_are_free():
     noise, z = np.zeros((2, 1, 3)), np.empty((2, 1, 3))
     cost, d_free, d_plain = np.empty((2, 1)), np.empty_like(h), np.empty_like(h)
     weight = np.array([[1.0], [0.3]])
-    free.forward(h, noise, z, cost)
+    free.forward(h, noise, NONE, z, cost)
     of_mean, of_variance = np.square(h[:, :3]), np.exp(h[:, 3:]) - h[:, 3:] - 1
     kl = 0.5 * (of_mean + of_variance)
     np.testing.assert_allclose(cost[:, 0], np.maximum(kl, 0.5).sum(axis=1))
-    free.backward(h, noise, z, np.zeros_like(z), weight, d_free)
-    plain.backward(h, noise, z, np.zeros_like(z), weight, d_plain)
+    free.backward(h, noise, NONE, z, np.zeros_like(z), weight, d_free, NONE)
+    plain.backward(h, noise, NONE, z, np.zeros_like(z), weight, d_plain, NONE)
     above = np.array([[False, False, True], [True, False, False]])
     np.testing.assert_array_equal(above, kl > 0.5)
     above = np.tile(above, 2)  # of the mean and of the variance
@@ -192,9 +199,10 @@ def test_sampled_cost_is_the_divergence_on_average():
     bottleneck = ImportanceWeighted(len(draws))
     h = np.array([[3.14, -0.5, np.log(2.7**2), np.log(0.2)]])
     z, cost = np.empty((1, *draws.shape)), np.empty((1, len(draws)))
-    bottleneck.forward(h, draws[None], z, cost)
+    bottleneck.forward(h, draws[None], NONE, z, cost)
     exact = np.empty((1, 1))
-    GaussianPosterior().forward(h, np.zeros((1, 1, 2)), np.empty((1, 1, 2)), exact)
+    one, zero = np.empty((1, 1, 2)), np.zeros((1, 1, 2))
+    GaussianPosterior().forward(h, zero, NONE, one, exact)
     assert cost.mean() == pytest.approx(exact[0, 0], rel=1e-3)
 
 
@@ -215,7 +223,7 @@ def test_every_draw_of_the_true_posterior_tells_the_likelihood(rng):
     bottleneck = ImportanceWeighted(n_samples=7)
     z, cost = np.empty((1, 7, 1)), np.empty((1, 7))
     noise = bottleneck.draw(z.shape, h.dtype, rng)
-    bottleneck.forward(h, noise, z, cost)
+    bottleneck.forward(h, noise, NONE, z, cost)
     total = cost - stats.norm(w * z[:, :, 0], scale).logpdf(x)
     expected = -stats.norm(0, np.hypot(w, scale)).logpdf(x)
     np.testing.assert_allclose(total, expected, rtol=1e-12)
@@ -269,10 +277,98 @@ def test_log_variances_far_out_are_bent(bottleneck, rng):
     z, cost, d_h = np.empty((1, 2, 6)), np.empty((1, 2)), np.empty_like(h)
 
     def loss(h):
-        bottleneck.forward(h, noise, z, cost)
+        bottleneck.forward(h, noise, NONE, z, cost)
         return np.sum(z * slope) + np.sum(cost * weight)
 
     h += 0.01  # away from the two joints
     loss(h)
-    bottleneck.backward(h, noise, z, slope.copy(), weight, d_h)
+    bottleneck.backward(h, noise, NONE, z, slope.copy(), weight, d_h, NONE)
     check_gradient(loss, d_h, h)
+
+
+# --- a sparse code --------------------------------------------------------------------
+
+OUTPUTS = np.array([[3.0, 0.5, 2.0, 1.0], [0.2, 0.4, 0.0, 0.6]])
+
+
+def codes(bottleneck, h, own):
+    z = np.full((len(h), bottleneck.n_samples, h.shape[1]), np.nan)
+    cost = np.full(z.shape[:2], np.nan)
+    bottleneck.forward(h, np.empty((len(h), 0)), own, z, cost)
+    return z, cost
+
+
+def test_leading_parts_of_the_code():
+    nested = SparseCode(TopK(2), sizes=(1, 3))
+    z, cost = codes(nested, OUTPUTS, nested.start(4))
+    np.testing.assert_array_equal(z[0], [[3, 0, 2, 0], [3, 0, 0, 0], [3, 0, 2, 0]])
+    np.testing.assert_array_equal(z[1, 0], [0, 0.4, 0, 0.6])
+    np.testing.assert_array_equal(z[1, 1:], [[0, 0, 0, 0], [0, 0.4, 0, 0]])
+    assert not cost.any()
+    np.testing.assert_array_equal(nested.code(OUTPUTS, nested.start(4)), z[:, 0])
+
+
+def test_the_whole_code_alone_can_be_asked_for():
+    nested = SparseCode(TopK(2), sizes=(1, 3), n_revived=2, dead_after=0.0)
+    z, cost = np.full((2, 1, 4), np.nan), np.full((2, 1), np.nan)
+    nested.forward(OUTPUTS, NONE, nested.start(4), z, cost)
+    np.testing.assert_array_equal(z[:, 0], nested.code(OUTPUTS, nested.start(4)))
+    loss, share = np.empty(2), np.empty((2, 1))
+    nested.combine(np.array([[3.0], [4.0]]), loss, share)
+    np.testing.assert_array_equal(loss, [3.0, 4.0])
+    np.testing.assert_array_equal(share, 1.0)
+
+
+def test_dead_units_join_in():
+    # Units 1 and 3 are dead; one of them may learn from each row, if it is not at work.
+    revived = SparseCode(TopK(2), n_revived=1, dead_after=10)
+    own = np.array([[0.0, 10.0, 9.0, 11.0]])
+    z, _ = codes(revived, OUTPUTS, own)
+    np.testing.assert_array_equal(z[0, 1] - z[0, 0], [0, 0, 0, 1])
+    np.testing.assert_array_equal(z[1, 1] - z[1, 0], [0, 0, 0, 0])
+    total, loss, share = (
+        np.array([[5.0, 3.0], [4.0, 4.0]]),
+        np.empty(2),
+        np.empty((2, 2)),
+    )
+    revived.combine(total, loss, share)
+    np.testing.assert_allclose(loss, [5 - 2 / 32, 4])
+    np.testing.assert_allclose(share, [[1, 1 / 32]] * 2)
+
+
+def test_gates_have_a_code_of_their_own():
+    gated = SparseCode(Gated(), sizes=(2,))
+    h = OUTPUTS - 0.5
+    own = gated.start(4)
+    own[1] = 0.25
+    z, cost = codes(gated, h, own)
+    np.testing.assert_allclose(z[:, 0], (h > 0) * np.maximum(h + 0.25, 0))
+    np.testing.assert_array_equal(z[:, 2], np.maximum(h, 0))
+    assert not cost[:, 2].any()
+    loss, share = np.empty(1), np.empty((1, 3))
+    gated.combine(np.array([[5.0, 3.0, 2.0]]), loss, share)
+    assert loss == 4.0 + 2.0
+    np.testing.assert_array_equal(share, [[0.5, 0.5, 1.0]])
+
+
+def test_rows_since_a_unit_has_fired_are_counted():
+    bottleneck = SparseCode(TopK(2))
+    own = np.array([[7.0, 7.0, 7.0, 7.0]])
+    z, _ = codes(bottleneck, OUTPUTS, own)
+    np.testing.assert_array_equal(bottleneck.remember(own, own, z), [[0, 0, 0, 0]])
+    z, _ = codes(bottleneck, OUTPUTS[:1], own)
+    np.testing.assert_array_equal(bottleneck.remember(own, own, z), [[0, 8, 0, 8]])
+    np.testing.assert_array_equal(own, 7.0)
+
+
+@pytest.mark.parametrize("penalty", [KLDivergence(0.2), BatchTopK(1)], ids=repr)
+def test_what_rows_meet_in_is_remembered(penalty):
+    bottleneck, h, weight = SparseCode(penalty), OUTPUTS / 4, np.array([0.5, 0.5])
+    own = bottleneck.start(4)
+    met = bottleneck.meet(h, weight, own)
+    np.testing.assert_array_equal(met[:1], penalty.meet(h, weight, own[:1]))
+    z, _ = codes(bottleneck, h, met)
+    np.testing.assert_array_equal(bottleneck.remember(own, met, z)[:1], met[:1])
+    settled = bottleneck.settle(lambda: iter([(h, weight)]), own)
+    expected = penalty.settle(lambda: iter([(h, weight)]), own[:1])
+    np.testing.assert_array_equal(settled, np.vstack([expected, own[1:]]))

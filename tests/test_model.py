@@ -252,7 +252,9 @@ def test_filling_up_changes_no_number(X, tied):
     objective = model.objective
     batch = objective.batch(len(X), X.dtype)
     model.rows(X).load(np.arange(len(X)), batch.x, batch.weight, 1.0)
-    eta = objective.forward(objective.of(model.theta), batch)[:, 0]
+    params = objective.of(model.theta)
+    objective.encode_phase(params, batch)
+    eta = objective.decode(params, params.own, batch)[:, 0]
     code = batch.code[:, 0]
     np.testing.assert_allclose(model.encode(X), code, rtol=1e-12)
     model.rows(X).restore(eta)
@@ -266,7 +268,9 @@ def test_a_code_with_two_blocks_of_outputs_is_filled_up_block_by_block(X, kind):
     batch = objective.batch(len(X), X.dtype)
     model.rows(X).load(np.arange(len(X)), batch.x, batch.weight, 1.0)
     batch.noise = np.broadcast_to(draws, batch.code.shape)
-    eta = objective.forward(objective.of(model.theta), batch)
+    params = objective.of(model.theta)
+    objective.encode_phase(params, batch)
+    eta = objective.decode(params, params.own, batch)
     mean, log_variance = np.hsplit(batch.encoder.outputs[-1], 2)
     assert model.encode(X).shape == (len(X), 2)
     np.testing.assert_allclose(model.encode(X), mean, rtol=1e-12)

@@ -1,6 +1,8 @@
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,10 +10,17 @@ from numerical import check_gradient, support_sample
 from scipy import special
 
 from skae.activations import ACTIVATIONS
-from skae.bottlenecks import Deterministic, GaussianPosterior, ImportanceWeighted
+from skae.bottlenecks import (
+    Deterministic,
+    GaussianPosterior,
+    ImportanceWeighted,
+    SparseCode,
+)
 from skae.corruptions import CORRUPTIONS
 from skae.distributions import DISTRIBUTIONS
 from skae.model import Plan
+from skae.network import Chain
+from skae.penalties import L1, BatchTopK, Gated, Hoyer, KLDivergence, TopK
 
 N_ROWS, N_FEATURES = 9, 6
 BOTTLENECKS = {
@@ -22,6 +31,12 @@ BOTTLENECKS = {
     "free bits": GaussianPosterior(n_samples=2, free_bits=0.3),
     "importance": ImportanceWeighted(),
     "five of importance": ImportanceWeighted(n_samples=5),
+    "kl": SparseCode(KLDivergence(0.2)),
+    "l1": SparseCode(L1()),
+    "hoyer, nested": SparseCode(Hoyer(), sizes=(1, 2)),
+    "topk": SparseCode(TopK(2)),
+    "topk, nested": SparseCode(TopK(2), sizes=(2,)),
+    "batchtopk": SparseCode(BatchTopK(1)),
 }
 COMPOSITE = [
     ("gaussian", [5]),
@@ -61,6 +76,8 @@ class Case:
         code_activation=None,
     ):
         rng, (into, back) = np.random.default_rng(0), hidden
+        if bottleneck.startswith("kl"):  # its codes are probabilities
+            code_activation = "logistic"
         into_code = [activation] * len(into) + [code_activation or activation]
         plan = Plan(
             [N_FEATURES, *into, 3],
@@ -79,6 +96,8 @@ class Case:
             learns_shared=learns_shared,
         )
         self.theta = (0.4 * rng.standard_normal(size)).astype(dtype)
+        own = BOTTLENECKS[bottleneck].start(3)
+        self.objective.own.of(self.theta)[...] = own
         self.batch = self.objective.batch(n_rows, self.theta.dtype)
         self.product = self.objective.product(self.theta.dtype)
         family = self.objective.distribution
@@ -92,7 +111,11 @@ class Case:
     def evaluate(self, theta):
         grad = np.zeros_like(theta)
         params, grads = self.objective.of(theta), self.objective.of(grad)
-        loss = self.objective.loss_and_gradient(params, self.batch, grads, self.product)
+        self.objective.encode_phase(params, self.batch)
+        own = self.objective.meet(params, self.batch)
+        loss = self.objective.loss_and_gradient(
+            params, own, self.batch, grads, self.product
+        )
         penalty = self.objective.decay(params, grads, self.product)
         return loss.total + penalty, grad
 
@@ -102,12 +125,10 @@ class Case:
     def check(self):
         """Check the gradient, with respect to what is learned."""
         grad, shared = self.evaluate(self.theta)[1], self.objective.shared
-        if self.objective.learns_shared:
-            check_gradient(self.loss, grad, self.theta)
-            return
-        assert not shared.of(grad).any()
-        cut = len(self.theta) - shared.size
-        fixed = shared.of(self.theta)
+        assert not self.objective.own.of(grad).any()
+        cut = shared.start + self.objective.learns_shared * shared.size
+        assert not grad[cut:].any()
+        fixed = self.theta[cut:]
         check_gradient(
             lambda free: self.loss(np.concatenate([free, fixed])),
             grad[:cut],
@@ -207,14 +228,18 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
 @pytest.mark.parametrize("distribution", ["gaussian", "composite"])
-def test_row_phase_splits_over_rows(distribution, bottleneck):
+def test_row_phases_split_over_rows(distribution, bottleneck):
     case = Case(distribution, bottleneck)
     _, grad = case.evaluate(case.theta)
     loss = case.batch.loss.copy()
     case.batch.loss.fill(np.nan)
     params, split = case.objective.of(case.theta), np.zeros_like(grad)
-    for start, stop in ((0, 2), (2, 3), (3, N_ROWS)):
-        case.objective.row_phase(params, case.batch.rows(start, stop))
+    parts = [case.batch.rows(*ends) for ends in ((0, 2), (2, 3), (3, N_ROWS))]
+    for part in parts:
+        case.objective.encode_phase(params, part)
+    own = case.objective.meet(params, case.batch)
+    for part in parts:
+        case.objective.decode_phase(params, own, part)
     for part in ((0, 2), (1, 2)):
         case.objective.weight_phase(
             case.batch, case.objective.of(split), case.product, part
@@ -238,7 +263,11 @@ def test_phases_run_in_threads(bottleneck):
         case.objective.weight_phase(case.batch, grads, product, (i, 3))
 
     with ThreadPoolExecutor(3) as executor:
-        list(executor.map(lambda part: case.objective.row_phase(params, part), parts))
+        encode = partial(case.objective.encode_phase, params)
+        list(executor.map(encode, parts))
+        own = case.objective.meet(params, case.batch)
+        decode = partial(case.objective.decode_phase, params, own)
+        list(executor.map(decode, parts))
         list(executor.map(weights, range(3)))
     penalty = case.objective.decay(params, case.objective.of(split), case.product)
     assert case.batch.weight @ case.batch.loss + penalty == pytest.approx(loss)
@@ -263,7 +292,7 @@ def test_the_target_is_the_clean_row():
     np.testing.assert_array_equal(damaged.batch.x, clean.batch.x)
     assert not damaged.batch.x_in.any()
     params = damaged.objective.of(clean.theta)
-    eta = damaged.objective.forward(params, damaged.batch)
+    eta = damaged.objective.decode(params, params.own, damaged.batch)
     out = np.empty_like(damaged.batch.nll)
     x = clean.batch.x[:, None]
     damaged.objective.distribution.nll(x, eta, params.shared, out)
@@ -320,7 +349,8 @@ def test_parts_of_the_loss(beta, bottleneck):
     np.testing.assert_allclose(batch.total, batch.misfit + beta * batch.cost)
     assert loss.reconstruction == pytest.approx(batch.weight @ batch.misfit.mean(1))
     assert loss.cost == pytest.approx(batch.weight @ batch.cost.mean(1))
-    assert (loss.cost == 0) == (bottleneck == "deterministic")
+    free = "deterministic", "topk", "topk, nested", "batchtopk"
+    assert (loss.cost == 0) == (bottleneck in free)
     total = loss.reconstruction + beta * loss.cost
     if bottleneck == "five of importance":
         assert loss.total < total
@@ -345,7 +375,8 @@ def test_the_loss_is_averaged_over_draws():
     case.evaluate(case.theta)
     h, batch = case.batch.encoder.outputs[-1], case.batch
     cost = np.empty_like(batch.cost)
-    case.objective.bottleneck.forward(h, batch.noise, batch.code, cost)
+    own = case.objective.of(case.theta).own
+    case.objective.bottleneck.forward(h, batch.noise, own, batch.code, cost)
     expected = (batch.nll.sum(axis=2) + 0.5 * cost).mean(axis=1)
     np.testing.assert_allclose(batch.loss, expected)
 
@@ -507,3 +538,157 @@ def test_loss_and_gradient_agree_with_pytorch(distribution, bottleneck, tied):
     np.testing.assert_allclose(grad, theta.grad.numpy(), rtol=1e-9, atol=1e-13)
     if objective.shared.size:
         assert objective.shared.of(grad).all()
+
+
+# --- gradients by definition ----------------------------------------------------------
+
+
+class SparseCase:
+    """A sparse code whose gradient is that of a loss with some parts held fixed."""
+
+    def __init__(self, bottleneck, hidden=(), n_rows=N_ROWS):
+        rng, widths = np.random.default_rng(1), [N_FEATURES, *hidden, 4]
+        acts = ["tanh"] * len(hidden) + ["identity"]
+        plan = Plan(widths, widths[::-1], [acts, acts], False, "bernoulli", False)
+        self.objective, size = plan.objective(bottleneck, beta=0.7)
+        self.bottleneck, self.theta = bottleneck, 0.4 * rng.standard_normal(size)
+        own = self.objective.own.of(self.theta)
+        own[...] += bottleneck.start(4)
+        own[-1] = [0, 99, 0, 99]
+        self.batch = self.objective.batch(n_rows, self.theta.dtype)
+        self.batch.x[...] = rng.uniform(size=self.batch.x.shape)
+        self.batch.weight[...] = rng.dirichlet(np.ones(n_rows))
+
+    def params(self, theta):
+        return self.objective.of(theta)
+
+    def gradient(self):
+        grad, product = np.zeros_like(self.theta), self.objective.product(np.float64)
+        params, grads = self.params(self.theta), self.params(grad)
+        self.objective.encode_phase(params, self.batch)
+        own = self.objective.meet(params, self.batch)
+        loss = self.objective.loss_and_gradient(params, own, self.batch, grads, product)
+        return loss.total, grad
+
+    def outputs(self, theta):
+        self.objective.encode_phase(self.params(theta), self.batch)
+        return self.batch.encoder.outputs[-1].copy()
+
+    def code(self, theta):
+        return self.bottleneck.code(self.outputs(theta), self.params(theta).own)
+
+    def cost(self, theta):
+        z = np.empty((N_ROWS, 1, 4))
+        cost, own = np.empty((N_ROWS, 1)), self.params(theta).own
+        self.bottleneck.forward(self.outputs(theta), NO_NOISE, own, z, cost)
+        return cost[:, 0]
+
+    def eta(self, theta, z):
+        h = z
+        for layer, (weight, bias) in zip(
+            self.objective.decoder.layers, self.params(theta).decoder, strict=True
+        ):
+            h = h @ weight + bias
+            h = np.tanh(h) if layer.activation == "tanh" else h
+        return h
+
+    def misfit(self, eta):
+        x = self.batch.x
+        return (np.logaddexp(0, eta) - x * eta).sum(axis=1)
+
+
+NO_NOISE = np.empty((N_ROWS, 0))
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_gates_learn_from_a_frozen_decoder(hidden):
+    case = SparseCase(SparseCode(Gated()), hidden)
+    start = case.theta.copy()
+
+    def loss(theta):
+        gates = np.maximum(case.outputs(theta), 0)
+        main = case.misfit(case.eta(theta, case.code(theta))) + 0.7 * case.cost(theta)
+        return float(case.batch.weight @ (main + case.misfit(case.eta(start, gates))))
+
+    total, grad = case.gradient()
+    assert total == pytest.approx(loss(case.theta), rel=1e-12)
+    check_gradient(loss, grad, case.theta)
+
+
+def test_dead_units_learn_what_the_living_leave_over():
+    case = SparseCase(SparseCode(TopK(2), n_revived=1, dead_after=50.0))
+    start, weight = case.theta.copy(), case.batch.weight
+    living = case.code(start)
+    fixed = case.misfit(case.eta(start, living))
+
+    def dead(theta):
+        h = np.where((living == 0) & [False, True, False, True], case.outputs(theta), 0)
+        h = np.maximum(h, 0)
+        return h * (h == h.max(axis=1, keepdims=True))
+
+    def loss(theta):
+        main = case.misfit(case.eta(theta, case.code(theta)))
+        eta = living @ case.params(start).decoder[0][0] + case.eta(theta, dead(theta))
+        return float(weight @ (main + (case.misfit(eta) - fixed) / 32))
+
+    assert dead(start).any(axis=1).sum() > 2
+    total, grad = case.gradient()
+    assert total == pytest.approx(loss(case.theta), rel=1e-12)
+    check_gradient(loss, grad, case.theta)
+
+
+def test_a_running_mean_is_held_fixed_but_for_the_batch():
+    # The slope of the divergence is taken at the running mean.
+    case = SparseCase(SparseCode(KLDivergence(0.2, memory=30.0)))
+    params = case.params(case.theta)
+    params.own[0] = [0.3, 0.5, 0.2, 0.4]
+    case.objective = replace(
+        case.objective, encoder=with_logistic_code(case.objective.encoder)
+    )
+    met = case.objective.meet
+    case.objective.encode_phase(params, case.batch)
+    mean = met(params, case.batch)[0]
+    slope = 0.8 / (1 - mean) - 0.2 / mean
+    weight = case.batch.weight
+
+    def loss(theta):
+        code = case.outputs(theta)
+        return float(weight @ (case.misfit(case.eta(theta, code)) + 0.7 * code @ slope))
+
+    check_gradient(loss, case.gradient()[1], case.theta)
+
+
+def with_logistic_code(chain):
+    return Chain((*chain.layers[:-1], replace(chain.layers[-1], activation="logistic")))
+
+
+# --- directions of length one ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_directions_keep_their_length(tied):
+    case = Case("gaussian", "l1", tied=tied, hidden=((), ()))
+    objective = replace(case.objective, unit_norm=True)
+    params = objective.of(case.theta)
+    objective.restore(params)
+    directions = params.decoder[0][0]
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
+    grad = case.evaluate(case.theta)[1]
+    grads = objective.of(grad)
+    free = grads.decoder[0][0].copy()
+    objective.constrain(params, grads)
+    along = np.sum(grads.decoder[0][0] * directions, axis=1)
+    np.testing.assert_allclose(along, 0.0, atol=1e-12)
+    taken = free - grads.decoder[0][0]
+    size = np.sum(taken * directions, axis=1)[:, None]
+    np.testing.assert_allclose(taken, size * directions, atol=1e-12)
+
+
+def test_a_direction_of_length_zero_stays():
+    case = Case("gaussian", "l1", hidden=((), ()))
+    objective = replace(case.objective, unit_norm=True)
+    params = objective.of(case.theta)
+    params.decoder[0][0][1] = 0.0
+    objective.restore(params)
+    assert np.isfinite(case.theta).all()
+    assert not params.decoder[0][0][1].any()

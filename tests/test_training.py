@@ -49,9 +49,10 @@ def run(trainer, max_iter=30, patience=np.inf, optimizer="adam", **monitor):
     rule = OPTIMIZERS[optimizer]()
     moments = rule.init(trainer.theta, trainer.objective.weights.size)
     stopping = Stopping(monitor.pop("tol", 0.0), patience)
+    beta = monitor.pop("beta", lambda epoch: 1.0)
     schedules = {
         "rate": monitor.pop("rate", lambda epoch, drops: 0.01),
-        "beta": monitor.pop("beta", lambda epoch: 1.0),
+        "before": lambda epoch, moments: trainer.change(beta=beta(epoch)),
     }
     watcher = Monitor(trainer.theta, stopping, **monitor)
     stopped = descend(
@@ -81,8 +82,8 @@ def test_the_loss_falls(optimizer, batch_size):
 
 def test_every_row_is_visited_once_an_epoch():
     trainer, seen = make(n_rows=50, batch_size=16), []
-    evaluate = trainer.evaluate
-    trainer.evaluate = lambda index, total: seen.append(index) or evaluate(index, total)
+    encode = trainer.encode
+    trainer.encode = lambda index, total: seen.append(index) or encode(index, total)
     moments = Adam().init(trainer.theta, 0)
     trainer.epoch(Adam(), moments, 0.01)
     assert [len(index) for index in seen] == [16, 16, 16, 2]
@@ -94,8 +95,8 @@ def test_every_row_is_visited_once_an_epoch():
 
 def test_rows_keep_their_order_without_shuffling():
     trainer, seen = make(shuffle=False), []
-    evaluate = trainer.evaluate
-    trainer.evaluate = lambda index, total: seen.append(index) or evaluate(index, total)
+    encode = trainer.encode
+    trainer.encode = lambda index, total: seen.append(index) or encode(index, total)
     trainer.epoch(Adam(), Adam().init(trainer.theta, 0), 0.01)
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(50))
 
@@ -161,7 +162,8 @@ def test_a_minibatch_s_gradient_is_right_in_expectation():
     for start in range(0, 48, 12):
         trainer.grad.fill(0.0)
         index = trainer.rows.index[start : start + 12]
-        trainer.evaluate(index, trainer.mean_weight * 12)
+        batch = trainer.encode(index, trainer.mean_weight * 12)
+        trainer.evaluate(batch, trainer.params.own)
         trainer.decay()
         grads += trainer.grad / 4
     np.testing.assert_allclose(grads, expected, rtol=1e-9, atol=1e-13)
@@ -194,7 +196,7 @@ def test_drops_are_tried_before_the_end():
 
     moments = rule.init(trainer.theta, 0)
     options = {"max_iter": 100, "n_drops": 2, "monitor": watcher}
-    options["beta"] = lambda epoch: 1.0
+    options["before"] = lambda epoch, moments: None
     assert descend(trainer, rule, moments, rate=rate, **options)
     np.testing.assert_allclose(rates, [0.01, 0.01, 0.002, 0.0004])
 
@@ -357,7 +359,7 @@ def test_scales_are_learnt_with_a_random_code():
 @pytest.mark.parametrize("n_samples", [1, 3])
 def test_parts_add_up(n_samples, beta):
     trainer = make(bottleneck=GaussianPosterior(n_samples=n_samples))
-    trainer.charge(beta)
+    trainer.change(beta=beta)
     weights = trainer.params.weights
     penalty = 0.5e-3 * float(weights @ weights)
     for loss in (

@@ -20,9 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from skae._validation import (
     FRACTION,
     NON_NEGATIVE,
+    OPEN_FRACTION,
     POSITIVE,
     POSITIVE_INT,
-    Interval,
     Options,
     StrOptions,
     _fit_context,
@@ -63,6 +63,9 @@ SMALL = 256
 
 #: Fixed draws of a random code with which held-out rows are judged.
 DRAWS = 4
+
+#: An epoch of rows that come in chunks is taken to have at least so many.
+FEWEST_ROWS = 1000
 
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
@@ -115,13 +118,19 @@ class BaseAutoencoder(FittedAutoencoder):
         "momentum": [FRACTION],
         "nesterovs_momentum": ["boolean"],
         "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [OPEN_FRACTION],
         "beta_1": [FRACTION],
         "beta_2": [FRACTION],
         "epsilon": [POSITIVE],
         "n_iter_no_change": [POSITIVE_INT, Options(Real, {np.inf})],
         "max_fun": [POSITIVE_INT],
     }
+
+    #: Whether codes are drawn.
+    _has_random_code: ClassVar[bool] = False
+
+    #: The attribute for the curve of what codes cost, if they can cost anything.
+    _cost_curve: ClassVar[str | None] = None
 
     # What a fit leaves behind; typed here, set in `fit` and `partial_fit` alone.
     _memory: dict[str, Any] | None
@@ -138,6 +147,16 @@ class BaseAutoencoder(FittedAutoencoder):
         """Return the weight of what the code costs, in an epoch counted from one."""
         return 1.0
 
+    def _before_epoch(self, trainer: Trainer, epoch: int, moments: Moments) -> None:
+        """Change what changes from epoch to epoch."""
+        trainer.change(beta=self._beta(epoch))
+
+    def _code_size(self, n_features: int) -> int:
+        """Return the number of units of the code."""
+        if isinstance(self.n_components, (bool, np.bool_)):
+            raise ValueError(f"n_components={self.n_components} must be an integer.")
+        return int(self.n_components)
+
     def _code_activation(self, hidden: list[int]) -> str:
         """Return the activation of the encoder's output."""
         return "identity"
@@ -146,11 +165,18 @@ class BaseAutoencoder(FittedAutoencoder):
         """Return the widths of the decoder's layers between code and output."""
         return hidden[::-1]
 
+    def _options(self) -> dict[str, Any]:
+        """Return further settings of the objective."""
+        return {}
+
+    def _start(self, model: Model, rows: Rows) -> None:
+        """Change where the training of a new model begins."""
+
     def _finish(self, rows: Rows) -> None:
         """Look at the fitted model, given all rows; for what a subclass reports."""
 
-    def _advise(self) -> None:
-        """Warn of what a complete fit has come to."""
+    def _advise(self, n_rows: int) -> None:
+        """Warn of what a complete fit, on so many rows, has come to."""
 
     # --- fitting ------------------------------------------------------------------
 
@@ -186,8 +212,8 @@ class BaseAutoencoder(FittedAutoencoder):
             rng = new_generator(self.random_state)
             index, weight = self._arrange(data, weight)
             train, valid = self._split(index, rng)
-            columns = Columns.of(Rows(data, train, weight))
-            data = self._prepare(data, family, columns, rng, keep=self.warm_start)
+            rows = Rows(data, train, weight)
+            data = self._prepare(rows, family, Columns.of(rows), rng, self.warm_start)
             trainer = self._trainer(data, train, weight, rng)
             every_row = self._model().rows(data, index, weight)
             held_out = None
@@ -199,7 +225,7 @@ class BaseAutoencoder(FittedAutoencoder):
                 self._settle(trainer, every_row)
                 self._finish(every_row)
             self._memory = None
-            self._advise()
+            self._advise(len(trainer.rows))
         return self
 
     @only_if(can_continue)  # type: ignore[untyped-decorator]
@@ -235,7 +261,8 @@ class BaseAutoencoder(FittedAutoencoder):
         with all_or_nothing(self):
             data, weight, family = self._check_training_data(X, sample_weight, first)
             index, weight = self._arrange(data, weight)
-            columns = Columns.of(Rows(data, index, weight))
+            rows = Rows(data, index, weight)
+            columns = Columns.of(rows)
             rng = new_generator(self.random_state)
             newest, memory = columns.weight, getattr(self, "_memory", None) or {}
             scales = None if first else self._model().squared_scales
@@ -243,8 +270,9 @@ class BaseAutoencoder(FittedAutoencoder):
                 columns.merge(Columns(**self._columns))
             if memory:
                 rng.bit_generator.state = memory["generator"]
-            data = self._prepare(data, family, columns, rng, keep=True)
+            data = self._prepare(rows, family, columns, rng, keep=True)
             trainer = self._trainer(data, index, weight, rng)
+            trainer.n_rows = max(len(index), columns.n_rows // 4, FEWEST_ROWS)
             with self._threads(trainer):
                 moments = self._continue(trainer, memory)
                 share = min(1.0, 2.0 * newest / columns.weight)
@@ -297,8 +325,6 @@ class BaseAutoencoder(FittedAutoencoder):
         """Describe the network that the parameters ask for."""
         hidden = check_sizes(self.hidden_layer_sizes, "hidden_layer_sizes")
         back = self._decoder_sizes(hidden)
-        if isinstance(self.n_components, (bool, np.bool_)):
-            raise ValueError(f"n_components={self.n_components} must be an integer.")
         tied = bool(getattr(self, "tied_weights", False))
         n_outputs = as_distribution(family).n_outputs(n_features)
         if tied and n_outputs != n_features:
@@ -306,7 +332,7 @@ class BaseAutoencoder(FittedAutoencoder):
                 f"tied_weights=True needs one output for each column, but "
                 f"distribution={family!r} wants {n_outputs} for {n_features} columns."
             )
-        activation, k = self.activation or "tanh", int(self.n_components)
+        activation, k = self.activation or "tanh", self._code_size(n_features)
         into = [activation] * len(hidden) + [self._code_activation(hidden)]
         return Plan(
             down=[n_features, *hidden, k],
@@ -318,9 +344,10 @@ class BaseAutoencoder(FittedAutoencoder):
         )
 
     def _prepare(
-        self, X: Any, family: Any, columns: Columns, rng: Generator, keep: bool
+        self, rows: Rows, family: Any, columns: Columns, rng: Generator, keep: bool
     ) -> Any:
         """Set the starting parameters; return X in their floating-point type."""
+        X = rows.X
         known = keep and hasattr(self, "_theta")
         dtype = self._theta.dtype if known else X.dtype
         check_units(columns, dtype, self._column_names)
@@ -335,9 +362,10 @@ class BaseAutoencoder(FittedAutoencoder):
             self._theta = np.array(self._theta)
             self.loss_curve_ = list(self.loss_curve_)
             return X.astype(self._theta.dtype, copy=False)
-        model = Model.start(plan, self._bottleneck(), columns, X.dtype, rng)
-        self._theta = model.theta
         self._plan = vars(plan)
+        model = Model.start(plan, self._bottleneck(), columns, X.dtype, rng)
+        self._start(model, model.rows(X, rows.index, rows.weight))
+        self._theta = model.theta
         self.validation_scores_ = None
         self.loss_curve_, self.n_iter_, self.t_ = [], 0, 0
         return X
@@ -356,6 +384,7 @@ class BaseAutoencoder(FittedAutoencoder):
             alpha=0.0 if decoupled else float(self.alpha),
             beta=self._beta(1),
             learns_shared=bool((low < high).any()),
+            **self._options(),
         )
         rows = model.rows(X, index, weight)
         bounds = np.array([model.columns.low, model.columns.high], dtype=X.dtype)
@@ -387,7 +416,7 @@ class BaseAutoencoder(FittedAutoencoder):
         and the order of rows make no difference to the last bit.
         """
         n_rows = X.shape[0] if weight is None else int(np.count_nonzero(weight))
-        certain = self._corruption()[1] == 0 and not self._bottleneck().is_random
+        certain = self._corruption()[1] == 0 and not self._has_random_code
         merge = self.solver == "lbfgs" or (
             self._rows_per_step(n_rows) >= n_rows and (certain or n_rows <= MOST_SHARED)
         )
@@ -446,6 +475,7 @@ class BaseAutoencoder(FittedAutoencoder):
         """
         self._check_sanity(trainer, rows)
         model = self._model()
+        model.own[...] += share * (model.settled_own(rows) - model.own)
         estimate = model.estimated_shared(rows)
         with self._explained(self.loss_curve_):
             if not np.isfinite(estimate).all():
@@ -503,7 +533,7 @@ class BaseAutoencoder(FittedAutoencoder):
             optimizer,
             optimizer.init(self._theta, trainer.objective.weights.size),
             rate=self._rate,
-            beta=self._beta,
+            before=partial(self._before_epoch, trainer),
             max_iter=self.max_iter,
             n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
             monitor=monitor,
@@ -556,6 +586,16 @@ class BaseAutoencoder(FittedAutoencoder):
             judged = losses[monitor.patience_from :] or losses[-1:]
             self.best_loss_ = min(judged if best is None else [best, *judged])
 
+        if self._cost_curve:
+            before = len(self.loss_curve_) - len(losses)
+            self._extend("reconstruction_curve_", before, monitor, "reconstruction")
+            self._extend(self._cost_curve, before, monitor, "cost")
+
+    def _extend(self, name: str, before: int, monitor: Monitor, part: str) -> None:
+        """Add the new epochs of one part of the loss to its curve."""
+        curve = list(getattr(self, name, []))[:before]
+        setattr(self, name, curve + [getattr(loss, part) for loss in monitor.losses])
+
     def _continue(self, trainer: Trainer, memory: dict[str, Any]) -> Moments:
         """Take one pass with the optimiser's memory of the passes before."""
         optimizer = self._optimizer()
@@ -566,7 +606,7 @@ class BaseAutoencoder(FittedAutoencoder):
         monitor, n_iter = self._monitor(None), self.n_iter_
         with self._explained(self.loss_curve_):
             rate = float(self.learning_rate_init)
-            trainer.charge(self._beta(n_iter + 1))
+            self._before_epoch(trainer, n_iter + 1, moments)
             monitor(trainer.epoch(optimizer, moments, rate))
         self._record(monitor, len(trainer.rows))
         self.n_iter_ += n_iter

@@ -25,7 +25,7 @@ from skae.layout import Array
 from skae.model import Model, Plan
 from skae.rows import Columns
 
-__all__ = ["FittedAutoencoder", "has_likelihood", "new_generator"]
+__all__ = ["FittedAutoencoder", "check_codes", "has_likelihood", "new_generator"]
 
 
 def has_likelihood(estimator: FittedAutoencoder, name: str) -> None:
@@ -44,6 +44,16 @@ def new_generator(random_state: Any) -> Generator:
     if random_state is None:
         return Generator(SFC64())
     return Generator(SFC64(check_random_state(random_state).randint(2**31 - 1)))
+
+
+def check_codes(codes: Any, name: str, accept_sparse: str | bool) -> Any:
+    """Validate the type of codes."""
+    return check_array(
+        codes,
+        accept_sparse=accept_sparse,
+        dtype=[np.float64, np.float32],
+        input_name=name,
+    )
 
 
 class FittedAutoencoder(
@@ -116,8 +126,9 @@ class FittedAutoencoder(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components)
-            Codes, as `transform` returns them.
+        X : {array-like, sparse matrix} of shape (n_samples, n_components)
+            Codes, as `transform` returns them. Sparse matrices are made dense one
+            block at a time.
 
         Returns
         -------
@@ -125,17 +136,19 @@ class FittedAutoencoder(
             The mean of p(x | code).
         """
         check_is_fitted(self)
-        return self._model().decode(self._check_codes(X, "X"))
+        return self._model().decode(self._check_codes(X, "X", accept_sparse="csr"))
 
-    def _check_codes(self, codes: Any, name: str) -> Array:
+    def _check_codes(
+        self, codes: Any, name: str, accept_sparse: str | bool = False
+    ) -> Any:
         """Validate codes: their type and number of columns."""
-        z = check_array(codes, dtype=[np.float64, np.float32], input_name=name)
+        z = check_codes(codes, name, accept_sparse)
         if z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"{name} has {z.shape[1]} columns, but codes have "
                 f"n_components={self._n_features_out} columns."
             )
-        return np.asarray(z)
+        return z
 
     def reconstruction_error(self, X: ArrayLike) -> Array:
         """Return how far each row is from its reconstruction.

@@ -317,8 +317,8 @@ class VariationalAutoencoder(BaseAutoencoder):
     }
     del _parameter_constraints["max_fun"]  # a parameter of L-BFGS alone
 
-    kl_curve_: list[float]
-    reconstruction_curve_: list[float]
+    _has_random_code = True
+    _cost_curve = "kl_curve_"
 
     def __init__(
         self,
@@ -425,21 +425,13 @@ class VariationalAutoencoder(BaseAutoencoder):
 
     # --- what a fit reports --------------------------------------------------------
 
-    def _record(self, monitor: Monitor, n_rows: int) -> None:
-        super()._record(monitor, n_rows)
-        losses, before = monitor.losses, len(self.loss_curve_) - len(monitor.losses)
-        reconstruction = getattr(self, "reconstruction_curve_", [])[:before]
-        kl = getattr(self, "kl_curve_", [])[:before]
-        self.reconstruction_curve_ = reconstruction + [x.reconstruction for x in losses]
-        self.kl_curve_ = kl + [x.cost for x in losses]
-
     def _finish(self, rows: Rows) -> None:
         """Find what each component says."""
         kl, variance = self._model().activity(rows)
         self.kl_per_component_ = kl
         self.n_active_components_ = int(np.count_nonzero(variance > ACTIVE))
 
-    def _advise(self) -> None:
+    def _advise(self, n_rows: int) -> None:
         """Warn if the codes say nothing."""
         if self.n_active_components_ == 0:
             warnings.warn(
