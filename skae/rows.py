@@ -267,8 +267,9 @@ def geometric_median(rows: Rows) -> Array:
     point = np.average(x, axis=0, weights=weight)
     for _ in range(MEDIAN_STEPS):
         distance = np.linalg.norm(x - point, axis=1)
-        near = max(distance.max() * 1e-9, np.finfo(np.float64).tiny)
-        before = point
+        if not distance.any():
+            break
+        near, before = 1e-9 * distance.max(), point
         point = np.average(x, axis=0, weights=weight / np.maximum(distance, near))
         if np.linalg.norm(point - before) <= 1e-9 * distance.max():
             break

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 import skae
-from skae import DenoisingAutoencoder, VariationalAutoencoder
+from skae import DenoisingAutoencoder, SparseAutoencoder, VariationalAutoencoder
 from skae.distributions import StudentT
 
 MODELS = Path(__file__).parent / "models"
@@ -28,6 +28,15 @@ KINDS = {
         activation="tanh",
         corruption="masking",
         corruption_level=0.05,
+        learning_rate="constant",
+        max_iter=300,
+        tol=0.01,
+        random_state=0,
+    ),
+    "sparse": SparseAutoencoder(
+        5,
+        penalty="batchtopk",
+        k=2,
         learning_rate="constant",
         max_iter=300,
         tol=0.01,

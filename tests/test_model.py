@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
+import threadpoolctl
 from numerical import support_sample
 from scipy import sparse, special, stats
 
-from skae.bottlenecks import Deterministic, GaussianPosterior, ImportanceWeighted
+from skae.bottlenecks import (
+    Deterministic,
+    GaussianPosterior,
+    ImportanceWeighted,
+    SparseCode,
+)
 from skae.distributions import DISTRIBUTIONS, SMALLEST_SCALE, HeteroscedasticGaussian
 from skae.draws import normal_draws
 from skae.model import BLOCK, Block, Model, Plan
 from skae.network import Tape
+from skae.penalties import L1, KLDivergence, TopK
 from skae.rows import Columns, Rows
 
 N_FEATURES = 5
@@ -65,6 +72,76 @@ def settled(model, X, weight=None):
     """Estimate the scales from residuals."""
     model.shared[...] = model.estimated_shared(model.rows(X, None, weight))
     return model
+
+
+# --- sparse codes ---------------------------------------------------------------------
+
+
+def thin(X, penalty=None, **settings):
+    settings = {"hidden": 40} | settings
+    return moved(make(X, bottleneck=SparseCode(penalty or TopK(1)), **settings))
+
+
+def test_sparse_codes_are_the_dense_ones(X):
+    model = thin(X)
+    dense, codes = model.encode(X), model.encode_sparse(X, 2)
+    assert codes.format == "csr"
+    assert codes.nnz == len(X)
+    np.testing.assert_array_equal(codes.toarray(), dense)
+    np.testing.assert_array_equal(model.encode_sparse(X, 1).toarray(), dense[:, :1])
+    np.testing.assert_array_equal(model.encode(X, 1), dense[:, :1])
+    np.testing.assert_array_equal(model.decode(codes), model.decode(dense))
+    assert model.encode_sparse(X[:0], 2).shape == (0, 2)
+
+
+def test_selections_do_not_depend_on_the_number_of_threads(X):
+    def threads(model):
+        with threadpoolctl.threadpool_limits(2), model.steady():
+            found = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in found if pool["user_api"] == "blas"}
+
+    assert threads(thin(X)) == {1}
+    assert threads(thin(X, L1())) == {2}
+
+
+def test_units_are_counted_by_weight(X):
+    model, weight = thin(X), np.linspace(0.5, 1.5, len(X))
+    often, count = model.firing(model.rows(X, None, weight))
+    fires = model.encode(X) != 0
+    np.testing.assert_allclose(often, np.average(fires, axis=0, weights=weight))
+    np.testing.assert_array_equal(count, fires.sum(axis=0))
+
+
+def test_the_loss_of_rows_that_meet_is_that_of_all_of_them(X):
+    # Rows go through the network in blocks, and the divergence is that of their mean.
+    model = thin(X, KLDivergence(0.2))
+    layers = model.objective.encoder.layers
+    model.plan.activations[0][-1] = "logistic"
+    model = Model(model.plan, model.bottleneck, model.theta, model.columns)
+    assert len(layers) == 2
+    rows = model.rows(X)
+    model.own[0] = 0.9
+    mean = model.encode(X).mean(axis=0)
+    kl = special.rel_entr(0.2, mean) + special.rel_entr(0.8, 1 - mean)
+    cost = model.mean_loss(rows, 1.0) - model.mean_loss(rows, 0.0)
+    assert cost == pytest.approx(kl.sum(), rel=1e-9)
+    np.testing.assert_allclose(model.settled_own(rows)[0], mean)
+
+
+def test_directions_of_a_mixture_are_those_of_the_means(mixed):
+    plan = Plan([7, 2], [2, 7], [["identity"], ["identity"]], False, MIXED, True)
+    columns = Columns.of(Rows(mixed))
+    model = moved(Model.start(plan, Deterministic(), columns, mixed.dtype, RNG()))
+    places, weight = model.mean_outputs(), model.objective.decoder.layers[0].weight
+    assert len(set(places)) == 7
+    found = model.directions() / model.unit
+    np.testing.assert_allclose(found, weight.of(model.theta)[:, places])
+    # Columns with an identity link move by their direction.
+    moves = model.decode(np.eye(2)) - model.decode(np.zeros((2, 2)))
+    for column in (6, 0, 2, 4):
+        np.testing.assert_allclose(
+            moves[:, column], model.directions()[:, column], atol=1e-9
+        )
 
 
 # --- the start ------------------------------------------------------------------------

@@ -205,6 +205,12 @@ STRUCTURES = [
     ("free bits", False),
     ("importance", False),
     ("five of importance", False),
+    ("kl", False),
+    ("l1", True),
+    ("hoyer, nested", False),
+    ("topk", False),
+    ("topk, nested", True),
+    ("batchtopk", False),
 ]
 
 
@@ -465,10 +471,12 @@ def torch_nll(torch, name, family, x, eta, shared):
     return -found[name]().log_prob(x).sum(-1)
 
 
-def torch_code(torch, bottleneck, h, noise):
+def torch_code(torch, bottleneck, h, noise, weight):
     """Return the codes and what they cost by PyTorch's own distributions."""
     if isinstance(bottleneck, Deterministic):
         return h[:, None], torch.zeros(len(h), 1, dtype=h.dtype)
+    if isinstance(bottleneck, SparseCode):
+        return torch_sparse_code(torch, bottleneck, h, weight)
     normal = torch.distributions.Normal
     posterior = normal(h[:, None, :3], torch.exp(h[:, None, 3:] / 2))
     prior = normal(torch.zeros(3, dtype=h.dtype), torch.ones(3, dtype=h.dtype))
@@ -477,6 +485,32 @@ def torch_code(torch, bottleneck, h, noise):
         return z, (posterior.log_prob(z) - prior.log_prob(z)).sum(-1)
     kl = torch.distributions.kl_divergence(posterior, prior)
     return z, kl.clamp(min=bottleneck.free_bits).sum(-1)
+
+
+def torch_sparse_code(torch, bottleneck, h, weight):
+    """Return a sparse code, its leading parts, and what they cost."""
+    penalty, cost = bottleneck.penalty, torch.zeros(len(h), 1, dtype=h.dtype)
+    z = h
+    if isinstance(penalty, TopK):
+        top = h.topk(penalty.k, dim=1)
+        z = torch.zeros_like(h).scatter(1, top.indices, top.values)
+    elif isinstance(penalty, BatchTopK):
+        order = torch.argsort(h.flatten(), descending=True)
+        counted = weight.repeat_interleave(3)[order].cumsum(0)
+        last = int((counted < penalty.k * (1 - 1e-9)).sum())
+        z = h * (h >= h.flatten()[order[last]])
+    elif isinstance(penalty, L1):
+        cost = cost + h.norm(p=1, dim=1, keepdim=True)
+    elif isinstance(penalty, Hoyer):
+        ratio = h.norm(p=1, dim=1, keepdim=True) / h.norm(dim=1, keepdim=True)
+        cost = cost + ratio**2
+    else:
+        law = torch.distributions.Bernoulli
+        target = torch.full((3,), penalty.sparsity_target, dtype=h.dtype)
+        kl = torch.distributions.kl_divergence(law(target), law(weight @ h))
+        cost = cost + kl.sum()
+    parts = [z] + [z * (torch.arange(3) < size) for size in bottleneck.sizes]
+    return torch.stack(parts, 1), cost.expand(-1, len(parts))
 
 
 #: A family with two outputs for a column has no tied decoder.
@@ -516,10 +550,13 @@ def test_loss_and_gradient_agree_with_pytorch(distribution, bottleneck, tied):
         for layer in chain.layers:
             x = x @ take(layer.weight) + take(layer.bias)
             x = torch.tanh(x) if layer.activation == "tanh" else x
+            x = torch.sigmoid(x) if layer.activation == "logistic" else x
         return x
 
-    h = dense(torch.tensor(batch.x_in), objective.encoder)
-    z, cost = torch_code(torch, objective.bottleneck, h, batch.noise)
+    h, weight = dense(torch.tensor(batch.x_in), objective.encoder), batch.weight
+    z, cost = torch_code(
+        torch, objective.bottleneck, h, batch.noise, torch.tensor(weight)
+    )
     eta, x = dense(z, objective.decoder), torch.tensor(batch.x)[:, None]
     family, shared = objective.distribution, take(objective.shared)
     nll = torch_nll(torch, distribution, family, x, eta, shared)

@@ -1,10 +1,18 @@
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy import optimize, sparse
 from sklearn.preprocessing import StandardScaler
 
 from skae import rows
-from skae.rows import MOST_ENTRIES, MOST_ROWS, Columns, Rows, arrange, rows_in_block
+from skae.rows import (
+    MOST_ENTRIES,
+    MOST_ROWS,
+    Columns,
+    Rows,
+    arrange,
+    geometric_median,
+    rows_in_block,
+)
 
 
 @pytest.fixture
@@ -154,6 +162,36 @@ def test_weights_are_handed_out_with_their_rows(X, weight):
     np.testing.assert_array_equal(x, X[index[:2]])
     np.testing.assert_array_equal(w, weight[index[:2]] / 8)
     assert some.mean_weight == weight[index].mean()
+
+
+# --- a middle that outliers do not move -----------------------------------------------
+
+
+def test_the_geometric_median_minimises_the_mean_distance(X, weight):
+    rows = Rows(X, np.flatnonzero(weight), weight)
+
+    def distance(point):
+        return np.average(np.linalg.norm(X - point, axis=1), weights=weight)
+
+    found = optimize.minimize(distance, X.mean(axis=0), method="BFGS", tol=1e-9)
+    np.testing.assert_allclose(geometric_median(rows), found.x, rtol=1e-3)
+
+
+def test_the_geometric_median_of_points_on_a_line_is_their_median():
+    X = np.array([[0.0], [1.0], [2.0], [50.0], [1e6]])
+    np.testing.assert_allclose(geometric_median(Rows(X)), 2.0, rtol=1e-3)
+
+
+def test_the_geometric_median_of_equal_rows_is_that_row():
+    np.testing.assert_allclose(geometric_median(Rows(np.full((9, 2), 3.0))), 3.0)
+
+
+def test_the_geometric_median_of_many_rows_looks_at_some():
+    X = np.random.default_rng(0).normal([5.0, -2.0], 1.0, (50_000, 2))
+    np.testing.assert_allclose(geometric_median(Rows(X)), [5.0, -2.0], atol=0.1)
+
+
+# --- what is left alone ---------------------------------------------------------------
 
 
 def test_the_data_stay_as_they_are(X):

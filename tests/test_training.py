@@ -2,12 +2,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numerical import check_gradient
 
-from skae.bottlenecks import Deterministic, GaussianPosterior
+from skae.bottlenecks import Deterministic, GaussianPosterior, SparseCode
 from skae.corruptions import Masking
 from skae.model import Model, Plan
 from skae.objective import Loss
 from skae.optimizers import OPTIMIZERS, Adam
+from skae.penalties import KLDivergence, TopK
 from skae.rows import Columns, Rows
 from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
 
@@ -21,12 +23,14 @@ def make(
     weight=None,
     bottleneck=None,
     limits=None,
+    activation=None,
 ):
     rng = np.random.default_rng(0)
     bottleneck = bottleneck or Deterministic()
     X = rng.standard_normal((n_rows, 3)) @ rng.standard_normal((3, 6))
     columns = Columns.of(Rows(X, None, weight))
-    activations = [["tanh" if limits is None else "identity"], ["identity"]]
+    activation = activation or ("tanh" if limits is None else "identity")
+    activations = [[activation], ["identity"]]
     plan = Plan([6, 3], [3, 6], activations, False, "gaussian", True)
     model = Model.start(plan, bottleneck, columns, X.dtype, rng)
     learns_shared = limits is not None or bottleneck.is_random
@@ -369,6 +373,47 @@ def test_parts_add_up(n_samples, beta):
         assert loss.cost > 0
         expected = loss.reconstruction + beta * loss.cost + penalty
         assert loss.total == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_over_all_rows_counts_where_rows_meet(weighted):
+    # Batches are of 16 rows, and the divergence is that of all 50.
+    weight = np.random.default_rng(1).uniform(0.5, 2.0, 50) if weighted else None
+    bottleneck = SparseCode(KLDivergence(0.2))
+    trainer = make(bottleneck=bottleneck, weight=weight, activation="logistic")
+    whole = make(
+        bottleneck=bottleneck, weight=weight, activation="logistic", batch_size=50
+    )
+
+    free = slice(0, trainer.objective.shared.start)
+
+    def loss(theta):
+        trainer.theta[free] = theta
+        return trainer.full().total
+
+    start = trainer.theta[free].copy()
+    found = trainer.full()
+    grad = trainer.grad.copy()
+    np.testing.assert_allclose(found, whole.full(), rtol=1e-12)
+    np.testing.assert_allclose(grad, whole.grad, rtol=1e-9, atol=1e-14)
+    check_gradient(loss, grad[free], start)
+
+
+def test_what_units_remember_changes_with_every_step():
+    trainer = make(bottleneck=SparseCode(TopK(1)))
+    trainer.params.encoder[0][1][...] = [0.0, 0.0, 1e3]
+    trainer.epoch(Adam(), Adam().init(trainer.theta, 0), 1e-300)
+    np.testing.assert_array_equal(trainer.params.own, [[50, 50, 0]])
+
+
+def test_another_number_of_codes_gets_memory_of_its_own():
+    trainer = make(bottleneck=SparseCode(TopK(1)))
+    batch = trainer.batch
+    trainer.change(beta=0.5)
+    assert trainer.batch is batch
+    trainer.change(bottleneck=SparseCode(TopK(1), sizes=(1, 2)))
+    assert trainer.batch.code.shape == (16, 3, 3)
+    assert np.isfinite(trainer.full().total)
 
 
 def test_a_code_without_a_cost_costs_nothing():
