@@ -286,15 +286,14 @@ def check_count(value: Any, name: str) -> None:
         raise ValueError(f"{name}={value!r} must be a positive integer.")
 
 
-def check_sizes(sizes: Any, name: str) -> list[int]:
-    """Return the widths of the layers that the parameter of this name lists."""
+def check_sizes(
+    sizes: Any, name: str, what: str = "one for each layer between the ends"
+) -> list[int]:
+    """Return the positive integers that the parameter of this name lists."""
     each = np.atleast_1d(np.asarray(sizes, dtype=object))
     whole = [isinstance(n, Integral) and not isinstance(n, bool) for n in each]
     if each.ndim > 1 or not all(whole) or min(each, default=1) < 1:
-        raise ValueError(
-            f"{name}={sizes!r} must hold positive integers, one for each layer "
-            f"between the ends."
-        )
+        raise ValueError(f"{name}={sizes!r} must hold positive integers, {what}.")
     return [int(size) for size in each]
 
 

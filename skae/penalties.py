@@ -270,11 +270,15 @@ class Hoyer(Penalty):
     .. math:: \mathrm{cost} = \frac{(\sum_j |a_j|)^2}{\sum_j a_j^2}, \qquad a = h
 
     It counts units that fire equally, and less where some fire more than others:
-    between one and the number of units that fire, and zero where none does.
+    between one and the number of units that fire, and zero where none does. A single
+    unit could make itself large beside the others, so that the decoder's directions
+    are kept at length one.
 
     Hoyer (2004), "Non-negative matrix factorization with sparseness constraints",
     JMLR 5. Yang, Wen & Li (2020), "DeepHoyer", ICLR.
     """
+
+    compares_sizes = True
 
     def forward(self, h: Array, own: Array, a: Array, cost: Array) -> None:
         """Write ``a = h`` and the squared ratio of norms."""
@@ -333,7 +337,7 @@ class TopK(Penalty):
 
     def forward(self, h: Array, own: Array, a: Array, cost: Array) -> None:
         """Write the largest units, and no cost."""
-        np.multiply(h, largest(h, self.k), out=a)
+        keep(h, largest(h, self.k), a)
         cost.fill(0.0)
 
     def backward(
@@ -348,6 +352,12 @@ class TopK(Penalty):
     ) -> None:
         """Write `d_a` where a unit fires."""
         np.multiply(d_a, a != 0, out=d_h)
+
+
+def keep(h: Array, fires: Array, a: Array) -> None:
+    """Write `h` where a unit fires, and zero elsewhere, never a negative one."""
+    np.multiply(h, fires, out=a)
+    a += 0.0
 
 
 def largest(h: Array, k: int) -> Array:
@@ -373,20 +383,24 @@ def kth_largest(h: Array, k: int) -> Array:
 
     Some entries of a row tell where it will lie, at least; only larger entries are
     then looked at, if these are enough. It saves most of the time for wide rows, and
-    keeps away from the many zeros that rectified outputs have, where partitions can be
-    very slow.
+    keeps away from the many zeros of rectified outputs, where partitions can be very
+    slow: of such rows, positive entries are enough.
     """
-    n_rows, n = h.shape
+    n = h.shape[1]
     probe = h[:, ::STRIDE]
     place = probe.shape[1] - 2 * k // STRIDE - STRIDE
     if n >= WIDE and place >= 0:
+        least, rest = -np.inf, -np.inf
+        if h.min() >= 0:
+            least, rest = np.finfo(h.dtype).smallest_subnormal, 0.0
         floor = np.partition(probe, place, axis=1)[:, place, None]
-        above = h >= floor
-        counts = np.count_nonzero(above, axis=1)
-        if k <= counts.min() and 2 * counts.max() <= n:
-            kept = np.full((n_rows, counts.max()), -np.inf, h.dtype)
-            kept[np.arange(counts.max()) < counts[:, None]] = h[above]
-            h, n = kept, kept.shape[1]
+        above = h >= np.maximum(floor, least)
+        counts = np.count_nonzero(above, axis=1)[:, None]
+        if ((counts >= k) | (floor < least)).all() and 2 * counts.max() <= n:
+            n = max(k, counts.max())
+            kept = np.full((len(h), n), rest, h.dtype)
+            kept[np.arange(n) < counts] = h[above]
+            h = kept
     return np.asarray(np.partition(h, n - k, axis=1)[:, n - k])
 
 
@@ -435,7 +449,7 @@ class BatchTopK(Penalty):
 
     def forward(self, h: Array, own: Array, a: Array, cost: Array) -> None:
         """Write the units above the threshold, and no cost."""
-        np.multiply(h, h >= own[0], out=a)
+        keep(h, h >= own[0], a)
         cost.fill(0.0)
 
     def backward(
@@ -557,7 +571,7 @@ class JumpReLU(Penalty):
     def forward(self, h: Array, own: Array, a: Array, cost: Array) -> None:
         """Write the units above their thresholds, and how many there are."""
         fires = h > np.exp(own[0])
-        np.multiply(h, fires, out=a)
+        keep(h, fires, a)
         cost[...] = np.count_nonzero(fires, axis=1)
 
     def backward(

@@ -16,12 +16,8 @@ from skae.training import Trainer
 
 __all__ = ["resample"]
 
-#: One unit begins anew for so many rows looked at, so that their rows differ.
+#: One unit begins anew for so many rows, at most, so that their rows differ.
 ROWS_PER_UNIT = 4
-
-#: Length of a new unit's weights in the encoder, beside that of living units: where
-#: units compete for firing they start as equals, otherwise quietly.
-EQUAL, QUIET = 1.0, 0.2
 
 
 def resample(trainer: Trainer, moments: Moments, dead: Array) -> None:
@@ -29,9 +25,13 @@ def resample(trainer: Trainer, moments: Moments, dead: Array) -> None:
 
     For each unit a row is drawn, in proportion to its weight and the square of its
     loss, counted from the least. The unit's encoder weights point from the mean row
-    to it, its decoder weights to what lessens the row's loss most.
+    to it, its decoder weights to what lessens the row's loss most. It fires in as many
+    rows as other units do, on average, and takes back its row's error, unless that
+    would need larger weights than others have. Of very many dead units some have to
+    wait for the next time.
     """
-    units = np.flatnonzero(dead)
+    units = trainer.rng.permutation(np.flatnonzero(dead))
+    units = units[: max(1, len(trainer.rows) // ROWS_PER_UNIT)]
     n_at_once = max(1, trainer.batch_size // ROWS_PER_UNIT)
     with np.errstate(all="ignore"):
         for start in range(0, len(units), n_at_once):
@@ -67,29 +67,46 @@ def plant(
     """Let units fire at these rows, and lessen their loss."""
     objective, params = trainer.objective, trainer.params
     (weight, bias), directions = params.encoder[-1], params.decoder[0][0]
-    n_samples = batch.code.shape[1]
-    lessen = -batch.decoder.deltas[0][rows * n_samples]
-    like = 1.0 if objective.unit_norm else directions[living]
-    directions[units] = scaled(lessen, like)
+    deltas = batch.decoder.deltas[0][:: batch.code.shape[1]]
+    error = -deltas[rows] / batch.share[rows, :1]
+    length = 1.0 if objective.unit_norm else mean_length(directions[living])
+    directions[units] = length * unit_vectors(error)
+    tied = objective.decoder.layers[0].weight.transposed
     outputs = batch.encoder.outputs
     inputs = outputs[-2] if len(outputs) > 1 else batch.x_in
-    mean = inputs.mean(axis=0)
-    if not objective.decoder.layers[0].weight.transposed:
-        share = EQUAL if objective.bottleneck.selects else QUIET
-        towards = scaled(inputs[rows] - mean, weight.T[living])
-        weight[:, units] = share * towards.T
-    bias[units] = -mean @ weight[:, units]
+    towards = directions[units] if tied else unit_vectors(inputs[rows] - inputs.mean(0))
+    reach = inputs @ towards.T
+    at_rows = reach[rows, np.arange(len(units))]
+    floor = firing_floor(reach, at_rows, np.mean(batch.code[:, 0] != 0))
+    if not tied:
+        gain = np.linalg.norm(error, axis=1) / (length * (at_rows - floor))
+        gain = np.clip(gain, 0.0, mean_length(weight.T[living]))
+        weight[:, units] = towards.T * gain
+        floor = floor * gain
+    bias[units] = -floor
     start = objective.bottleneck.start(objective.n_components)
     params.own[:, units] = start[:, units]
 
 
-def scaled(vectors: Array, like: Array | float) -> Array:
-    """Return vectors of a given length, or of the mean length of others."""
-    if not isinstance(like, float):
-        lengths = np.linalg.norm(like, axis=1)
-        like = float(lengths.mean()) if len(lengths) else 1.0
-    lengths = np.linalg.norm(vectors, axis=1)[:, None]
-    return np.asarray(vectors * (like / np.where(lengths > 0, lengths, 1.0)))
+def firing_floor(reach: Array, at_rows: Array, density: float) -> Array:
+    """Return above what each unit shall fire: where few rows reach, but its own does.
+
+    `reach` has shape (n_rows, n_units); a fraction `density` of the rows shall fire.
+    """
+    middle = reach.mean(axis=0)
+    few = np.quantile(reach, 1.0 - density, axis=0)
+    return np.asarray(np.minimum(few, 0.5 * (middle + at_rows)), reach.dtype)
+
+
+def mean_length(vectors: Array) -> float:
+    """Return the mean length of vectors, or one if there are none."""
+    return float(np.linalg.norm(vectors, axis=1).mean()) if len(vectors) else 1.0
+
+
+def unit_vectors(vectors: Array) -> Array:
+    """Divide vectors by their lengths; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0))
 
 
 def forget(objective: Objective, moments: Moments, units: Array) -> None:

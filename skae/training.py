@@ -303,20 +303,22 @@ def descend(
     moments: Moments,
     *,
     rate: Callable[[int, int], float],
-    before: Callable[[int, Moments], None],
+    before: Callable[[int, int, Moments], bool],
     max_iter: int,
     n_drops: int,
     monitor: Monitor,
 ) -> bool:
     """Train for up to `max_iter` epochs; return whether it stopped by itself.
 
-    ``rate(epoch, drops)`` is the learning rate; ``before(epoch, moments)`` is called
-    before each epoch. When progress stalls, up to `n_drops` times the next drop is
-    tried; then training ends.
+    ``rate(epoch, drops)`` is the learning rate. ``before(epoch, drops, moments)`` is
+    called before each epoch; it returns whether it has changed parameters, which
+    excuses a lack of progress. When progress stalls, up to `n_drops` times the next
+    drop is tried; then training ends.
     """
     drops = 0
     for epoch in range(1, max_iter + 1):
-        before(epoch, moments)
+        if before(epoch, drops, moments):
+            monitor.stopping.n_stalled = 0
         loss = trainer.epoch(optimizer, moments, rate(epoch, drops))
         if monitor(loss):
             if drops == n_drops:

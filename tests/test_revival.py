@@ -5,7 +5,7 @@ from skae.bottlenecks import SparseCode
 from skae.model import Plan
 from skae.optimizers import Adam
 from skae.penalties import L1, JumpReLU, TopK
-from skae.revival import resample, worst_rows
+from skae.revival import firing_floor, resample, worst_rows
 from skae.rows import Rows
 from skae.training import Trainer
 
@@ -110,11 +110,19 @@ def test_a_new_unit_fires_at_a_badly_reconstructed_row_and_helps(rng):
     fires, less = state()
     assert fires > 0
     assert less < loss
-    weight, bias = trainer.params.encoder[-1]
-    np.testing.assert_allclose(mean @ weight[:, 3] + bias[3], 0.0, atol=1e-12)
+    weight, _ = trainer.params.encoder[-1]
     towards = (30.0 - mean) / np.linalg.norm(30.0 - mean)
     cosine = towards @ weight[:, 3] / np.linalg.norm(weight[:, 3])
     assert cosine == pytest.approx(1.0)
+
+
+def test_units_fire_at_few_rows_and_at_their_own(rng):
+    reach = rng.standard_normal((1000, 2))
+    at_rows = np.array([8.0, 0.1])  # the first row reaches far, the other does not
+    floor = firing_floor(reach, at_rows, 0.05)
+    assert np.mean(reach[:, 0] > floor[0]) == pytest.approx(0.05)
+    assert floor[1] == pytest.approx((reach[:, 1].mean() + 0.1) / 2)
+    assert (floor < at_rows).all()
 
 
 def test_rows_are_drawn_by_weight_and_squared_loss(rng):
@@ -137,9 +145,18 @@ def test_rows_that_are_equally_bad_are_equally_likely(rng):
 
 def test_all_units_may_be_dead_and_more_than_a_batch_has_rows(rng):
     trainer, moments = make(rng, batch_size=3)
+    before = trainer.params.decoder[0][0].copy()
     resample(trainer, moments, np.ones(K, dtype=bool))
     assert np.isfinite(trainer.theta).all()
-    assert trainer.params.decoder[0][0].any(axis=1).all()
+    assert (trainer.params.decoder[0][0] != before).any(axis=1).all()
+
+
+def test_of_few_rows_few_units_are_made(rng):
+    trainer, moments = make(rng)
+    trainer.rows.index = trainer.rows.index[:9]
+    before = trainer.params.decoder[0][0].copy()
+    resample(trainer, moments, np.ones(K, dtype=bool))
+    assert (trainer.params.decoder[0][0] != before).any(axis=1).sum() == 2
 
 
 def test_the_same_generator_plants_the_same_units():

@@ -56,7 +56,7 @@ def run(trainer, max_iter=30, patience=np.inf, optimizer="adam", **monitor):
     beta = monitor.pop("beta", lambda epoch: 1.0)
     schedules = {
         "rate": monitor.pop("rate", lambda epoch, drops: 0.01),
-        "before": lambda epoch, moments: trainer.change(beta=beta(epoch)),
+        "before": lambda epoch, *_: trainer.change(beta=beta(epoch)),
     }
     watcher = Monitor(trainer.theta, stopping, **monitor)
     stopped = descend(
@@ -200,9 +200,24 @@ def test_drops_are_tried_before_the_end():
 
     moments = rule.init(trainer.theta, 0)
     options = {"max_iter": 100, "n_drops": 2, "monitor": watcher}
-    options["before"] = lambda epoch, moments: None
+    options["before"] = lambda *_: False
     assert descend(trainer, rule, moments, rate=rate, **options)
     np.testing.assert_allclose(rates, [0.01, 0.01, 0.002, 0.0004])
+
+
+def test_a_lack_of_progress_is_excused_where_parameters_were_changed():
+    trainer, epochs = make(), []
+    watcher = Monitor(trainer.theta, Stopping(1e9, 3))
+
+    def before(epoch, drops, moments):
+        epochs.append((epoch, drops))
+        return epoch in (2, 4)
+
+    moments = Adam().init(trainer.theta, 0)
+    options = {"max_iter": 100, "n_drops": 1, "monitor": watcher, "before": before}
+    assert descend(trainer, Adam(), moments, rate=lambda *_: 0.01, **options)
+    # Three epochs from the fourth on stall, and three more after the drop.
+    assert epochs == [(k, 0) for k in range(1, 7)] + [(k, 1) for k in range(7, 10)]
 
 
 def test_the_best_parameters_come_back():

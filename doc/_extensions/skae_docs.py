@@ -107,6 +107,19 @@ def corruption_row(name: str, member: type) -> list[str]:
     return [f"``{name!r}``", reference(member), literal(summary(member)), levels]
 
 
+def penalty_row(name: str, member: type) -> list[str]:
+    usual = member.code_activation
+    others = sorted(member.activations - {usual})
+    fits = [usual, *others] if len(others) < 5 else [usual, "or any other"]
+    return [
+        f"``{name!r}``",
+        reference(member),
+        literal(summary(member)),
+        ", ".join(f"``{a!r}``" if " " not in a else a for a in fits),
+        str(len(member().start)),
+    ]
+
+
 def optimizer_row(name: str, member: type) -> list[str]:
     return [f"``{name!r}``", reference(member), literal(summary(member))]
 
@@ -130,6 +143,11 @@ FAMILIES = {
         "skae.corruptions",
         ["Name", "Class", "What it does", "Levels"],
         corruption_row,
+    ),
+    "PENALTIES": (
+        "skae.penalties",
+        ["Name", "Class", "What it does", "Activations", "Numbers of a unit"],
+        penalty_row,
     ),
     "OPTIMIZERS": (
         "skae.optimizers",

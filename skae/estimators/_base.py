@@ -143,13 +143,19 @@ class BaseAutoencoder(FittedAutoencoder):
         """Return the damage done to the input in training, and its level."""
         return NoCorruption(), 0.0
 
-    def _beta(self, epoch: int) -> float:
-        """Return the weight of what the code costs, in an epoch counted from one."""
+    def _beta(self, epoch: float) -> float:
+        """Return the weight of what the code costs, in an epoch counted from one.
+
+        Infinity stands for the weight in the end, which is that of 'lbfgs' throughout.
+        """
         return 1.0
 
-    def _before_epoch(self, trainer: Trainer, epoch: int, moments: Moments) -> None:
-        """Change what changes from epoch to epoch."""
+    def _before_epoch(
+        self, trainer: Trainer, epoch: int, drops: int, moments: Moments
+    ) -> bool:
+        """Change what changes from epoch to epoch; tell whether parameters did."""
         trainer.change(beta=self._beta(epoch))
+        return False
 
     def _code_size(self, n_features: int) -> int:
         """Return the number of units of the code."""
@@ -208,6 +214,7 @@ class BaseAutoencoder(FittedAutoencoder):
             diverges. The estimator is then as it was before the call.
         """
         with all_or_nothing(self):
+            self._memory = None
             data, weight, family = self._check_training_data(X, sample_weight, True)
             rng = new_generator(self.random_state)
             index, weight = self._arrange(data, weight)
@@ -224,7 +231,6 @@ class BaseAutoencoder(FittedAutoencoder):
                 self._record(monitor, len(trainer.rows))
                 self._settle(trainer, every_row)
                 self._finish(every_row)
-            self._memory = None
             self._advise(len(trainer.rows))
         return self
 
@@ -382,7 +388,7 @@ class BaseAutoencoder(FittedAutoencoder):
             model.bottleneck,
             *self._corruption(),
             alpha=0.0 if decoupled else float(self.alpha),
-            beta=self._beta(1),
+            beta=self._beta(np.inf),
             learns_shared=bool((low < high).any()),
             **self._options(),
         )
@@ -434,7 +440,7 @@ class BaseAutoencoder(FittedAutoencoder):
         validate, patience = None, self.n_iter_no_change
         if held_out is not None:
             validate = partial(
-                self._model().mean_loss, held_out, self._beta(self.max_iter), DRAWS
+                self._model().mean_loss, held_out, self._beta(np.inf), DRAWS
             )
         elif self.learning_rate == "cosine" and self.solver != "lbfgs":
             patience = np.inf  # its last epochs, the slow ones, are the point of it
@@ -606,7 +612,7 @@ class BaseAutoencoder(FittedAutoencoder):
         monitor, n_iter = self._monitor(None), self.n_iter_
         with self._explained(self.loss_curve_):
             rate = float(self.learning_rate_init)
-            self._before_epoch(trainer, n_iter + 1, moments)
+            self._before_epoch(trainer, n_iter + 1, 0, moments)
             monitor(trainer.epoch(optimizer, moments, rate))
         self._record(monitor, len(trainer.rows))
         self.n_iter_ += n_iter

@@ -37,6 +37,9 @@ from skae.training import Trainer
 
 __all__ = ["SparseAutoencoder"]
 
+#: A batch size of "auto" is made no larger than this for the sake of a mean over it.
+MOST_POOLED = 1000
+
 #: Dead units that the auxiliary loss lets learn from a row, for each column.
 REVIVED = 0.5
 
@@ -117,10 +120,12 @@ class SparseAutoencoder(BaseAutoencoder):
 
     revival : {'resampling', 'auxiliary'}, default='resampling'
         What becomes of dead units. 'resampling' gives them new weights between epochs,
-        which point to rows that are badly reconstructed [2]_. 'auxiliary' lets them
-        learn from what the living units leave over [5]_. None leaves them dead.
+        which point to rows that are badly reconstructed [2]_, in the first half of
+        `max_iter` and until the learning rate has first been divided. 'auxiliary' lets
+        them learn from what the living units leave over [5]_. None leaves them dead, as
+        ``solver='lbfgs'`` always does.
 
-    dead_after : float, default=2.0
+    dead_after : float, default=5.0
         Epochs after which a unit that has not fired is dead; more precisely, rows seen
         in training, divided by the number of training rows. In `partial_fit` that
         number is taken to be a quarter of the rows seen so far, but at least 1000 and
@@ -128,8 +133,8 @@ class SparseAutoencoder(BaseAutoencoder):
 
     unit_norm : bool or 'auto', default='auto'
         Whether the decoder's directions for the units have length one. 'auto' does so
-        for penalties that look at how large outputs are, that is for all but 'hoyer'
-        and 'kl', unless weights are tied or ``solver='lbfgs'``.
+        for penalties that look at how large outputs are, that is for all but 'kl',
+        unless weights are tied or ``solver='lbfgs'``.
 
     decoder_bias_init : {'mean', 'geometric_median'}, default='mean'
         What the decoder says at first: the mean of the rows, or the point with the
@@ -179,7 +184,9 @@ class SparseAutoencoder(BaseAutoencoder):
 
     batch_size : int or 'auto', default='auto'
         Rows in a minibatch; all rows if there are fewer. 'auto' is a 32nd of the rows,
-        but at least 32 and at most 256. The short last batch is kept.
+        but at least 32 and at most 256; for 'kl' without a memory, at least
+        ``4 * (1 - sparsity_target) / sparsity_target``, or 1000 if that is more. The
+        short last batch is kept.
 
     learning_rate : str, default='adaptive'
         Course of the learning rate.
@@ -407,7 +414,7 @@ class SparseAutoencoder(BaseAutoencoder):
         sparsity_warm_up: int = 0,
         nested_sizes: Literal["auto"] | ArrayLike | None = None,
         revival: Literal["resampling", "auxiliary"] | None = "resampling",
-        dead_after: float = 2.0,
+        dead_after: float = 5.0,
         unit_norm: bool | Literal["auto"] = "auto",
         decoder_bias_init: Literal["mean", "geometric_median"] = "mean",
         transform_n_components: int | None = None,
@@ -497,7 +504,8 @@ class SparseAutoencoder(BaseAutoencoder):
     @property
     def _kind(self) -> Penalty:
         """The penalty, whatever the size of the code."""
-        return resolve(self.penalty, PENALTIES)
+        target = self.sparsity_target
+        return resolve(self.penalty, PENALTIES, sparsity_target=target)
 
     def _sizes(self) -> tuple[int, ...]:
         """Return the sizes of the code's leading parts, the whole aside."""
@@ -507,28 +515,43 @@ class SparseAutoencoder(BaseAutoencoder):
         if isinstance(sizes, str):
             halves = {n >> i for i in range(1, 5)}
             return tuple(sorted(halves - {0}))
-        sizes = check_sizes(sizes, "nested_sizes")
+        sizes = check_sizes(sizes, "nested_sizes", f"between 1 and n_components={n}")
         if max(sizes, default=0) > n:
             raise ValueError(
                 f"nested_sizes={self.nested_sizes!r} must not exceed n_components={n}."
             )
         return tuple(sorted({*sizes} - {n}))
 
-    def _beta(self, epoch: int) -> float:
+    def _beta(self, epoch: float) -> float:
         rising = epoch / self.sparsity_warm_up if epoch < self.sparsity_warm_up else 1
         return float(self.sparsity_weight * rising)
 
-    def _before_epoch(self, trainer: Trainer, epoch: int, moments: Moments) -> None:
+    def _before_epoch(
+        self, trainer: Trainer, epoch: int, drops: int, moments: Moments
+    ) -> bool:
         """Look after dead units; let the penalty come in."""
-        super()._before_epoch(trainer, epoch, moments)
+        super()._before_epoch(trainer, epoch, drops, moments)
         limit = float(self.dead_after * trainer.n_rows)
-        dead, n_revived = trainer.params.own[-1] >= limit, 0
-        if dead.any() and self.revival == "resampling":
+        dead = trainer.params.own[-1] >= limit
+        # New units need time to learn, and a learning rate to do so.
+        endless = getattr(self, "_memory", None) is not None
+        early = endless or (drops == 0 and epoch <= self.max_iter // 2)
+        resampled = bool(dead.any() and early and self.revival == "resampling")
+        if resampled:
             resample(trainer, moments, dead)
-        elif dead.any() and self.revival == "auxiliary":
+        n_revived = 0
+        if dead.any() and self.revival == "auxiliary":
             n_revived = max(1, round(REVIVED * trainer.objective.n_features))
         penalty, sizes = self._penalty(epoch), self._sizes()
         trainer.change(bottleneck=SparseCode(penalty, sizes, n_revived, limit))
+        return resampled
+
+    def _rows_per_step(self, n_rows: int) -> int:
+        """Return the batch size; with "auto", means over a batch are accurate."""
+        size, kind = super()._rows_per_step(n_rows), self._kind
+        if self.batch_size == "auto" and isinstance(kind, KLDivergence):
+            return max(size, min(MOST_POOLED, int(np.ceil(kind.fewest_rows))))
+        return size
 
     def _code_size(self, n_features: int) -> int:
         if self.n_components is None:
@@ -540,9 +563,9 @@ class SparseAutoencoder(BaseAutoencoder):
         if self.code_activation == "auto":
             return kind.code_activation
         if self.code_activation not in kind.activations:
-            fit = ", ".join(map(repr, sorted(kind.activations)))
+            fit = " or ".join(map(repr, sorted(kind.activations)))
             raise ValueError(
-                f"penalty={self.penalty!r} needs a code_activation out of {fit}; got "
+                f"penalty={self.penalty!r} needs code_activation={fit}, got "
                 f"{self.code_activation!r}."
             )
         return self.code_activation
@@ -603,17 +626,15 @@ class SparseAutoencoder(BaseAutoencoder):
 
     def _advise(self, n_rows: int) -> None:
         """Warn of small batches and of many dead units."""
-        penalty, n_batch = self._penalty(np.inf), self._rows_per_step(n_rows)
-        if isinstance(penalty, KLDivergence) and self.solver != "lbfgs":
-            fewest = penalty.fewest_rows
-            if n_batch < min(fewest, n_rows):
-                warnings.warn(
-                    f"penalty={self.penalty!r} takes the mean activation over batches "
-                    f"of {n_batch} rows, where it is not accurate: use batch_size="
-                    f"{int(np.ceil(fewest))} or more, or penalty=KLDivergence("
-                    f"sparsity_target={penalty.sparsity_target}, memory=1000).",
-                    stacklevel=4,
-                )
+        kind, n_batch = self._kind, self._rows_per_step(n_rows)
+        if isinstance(kind, KLDivergence) and n_batch < min(kind.fewest_rows, n_rows):
+            warnings.warn(
+                f"penalty={self.penalty!r} takes the mean activation over batches of "
+                f"{n_batch} rows, where it is not accurate: use batch_size="
+                f"{int(np.ceil(kind.fewest_rows))} or more, or penalty=KLDivergence("
+                f"sparsity_target={kind.sparsity_target}, memory=1000).",
+                stacklevel=4,
+            )
         if 2 * self.n_dead_ > len(self.density_):
             warnings.warn(
                 f"{self.n_dead_} of {len(self.density_)} units fire for no row. Choose "

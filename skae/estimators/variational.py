@@ -406,7 +406,7 @@ class VariationalAutoencoder(BaseAutoencoder):
             )
         return super()._new_plan(n_features, family)
 
-    def _beta(self, epoch: int) -> float:
+    def _beta(self, epoch: float) -> float:
         rising = epoch / self.beta_warm_up if epoch < self.beta_warm_up else 1.0
         return float(self.beta * rising)
 
