@@ -126,7 +126,7 @@ print(f"dead units without revival: {left_alone.n_dead_:3d} of 100")
 # with the codes depends less on it: one unit says most of what there is to know about
 # the class, and with twenty that fire the codes are as good as the pixels.
 
-ks = [1, 2, 5, 10, 20, 50]
+ks = [2, 5, 10, 20, 50]
 models = [model if k == 5 else autoencoder(k).fit(X_train) for k in ks]
 
 

@@ -13,7 +13,8 @@ cortex do.
 # Patches
 # -------
 # 10,000 patches come from the two photographs of scikit-learn, in grey and at half
-# size. As in the notes, each patch loses its mean, values beyond three standard
+# size. The notes take photographs that have been whitened before; these are as they
+# are. As in the notes, each patch loses its mean, values beyond three standard
 # deviations are cut off, and the range is mapped to [0.1, 0.9].
 
 import warnings

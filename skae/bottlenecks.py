@@ -46,10 +46,8 @@ class Bottleneck(ABC):
     #: Whether the code depends on draws at all.
     is_random: ClassVar[bool] = False
 
-    #: Whether what becomes of a row in training depends on its batch, and if so,
-    #: whether by a mean that can be taken over several batches.
+    #: Whether what becomes of a row in training depends on its batch.
     rows_meet: bool = False
-    pools: bool = False
 
     #: Whether the code jumps where the encoder's output passes a threshold.
     selects: bool = False
@@ -62,16 +60,12 @@ class Bottleneck(ABC):
         """Return the units' numbers as the rows of one batch in training see them."""
         return own
 
-    def pool(self, h: Array, weight: Array, own: Array) -> Array:
-        """Return the units' numbers as these rows alone say they are."""
-        return own
-
     def remember(self, own: Array, met: Array, z: Array) -> Array:
         """Return the units' numbers after a step that gave the codes `z`."""
         return own
 
     def settle(self, blocks: Blocks, own: Array) -> Array:
-        """Return the units' numbers after training, given all rows."""
+        """Return the units' numbers as rows in several blocks see them together."""
         return own
 
     def thresholds(self, own: Array) -> Array | None:
@@ -359,8 +353,8 @@ class SparseCode(Bottleneck):
     .. math:: \mathrm{loss} = \ell(x, a) + \tfrac{1}{32}
               [\ell(x, a + a_\mathrm{dead}) - \ell(x, a)]
 
-    with the loss :math:`\ell` of a code, all but :math:`a_\mathrm{dead}` held fixed
-    in the bracket.
+    with the loss :math:`\ell` of a code. All but :math:`a_\mathrm{dead}`, the
+    decoder's weights for it and its first layer's biases are held fixed in the bracket.
 
     Bussmann et al. (2025), "Learning multi-level features with Matryoshka sparse
     autoencoders", ICML. Gao et al. (2025), "Scaling and evaluating sparse
@@ -414,11 +408,6 @@ class SparseCode(Bottleneck):
         return self.penalty.rows_meet
 
     @property
-    def pools(self) -> bool:  # type: ignore[override]
-        """Whether the penalty does."""
-        return self.penalty.pools
-
-    @property
     def selects(self) -> bool:  # type: ignore[override]
         """Whether the penalty does."""
         return self.penalty.selects
@@ -435,19 +424,14 @@ class SparseCode(Bottleneck):
         met = self.penalty.meet(h, weight, own[:-1])
         return np.concatenate([met, own[-1:]])
 
-    def pool(self, h: Array, weight: Array, own: Array) -> Array:
-        """Let the rows pool in the penalty."""
-        pooled = self.penalty.pool(h, weight, own[:-1])
-        return np.concatenate([pooled, own[-1:]])
-
     def remember(self, own: Array, met: Array, z: Array) -> Array:
-        """Keep what the rows have met in; count the rows since a unit has fired."""
-        after = np.array(met if self.rows_meet else own)
-        after[-1] = np.where(z[:, 0].any(axis=0), 0.0, own[-1] + len(z))
-        return after
+        """Let the penalty remember; count the rows since a unit has fired."""
+        silent = np.where(z[:, 0].any(axis=0), 0.0, own[-1] + len(z))
+        kept = self.penalty.remember(own[:-1], met[:-1])
+        return np.concatenate([kept, silent[None]])
 
     def settle(self, blocks: Blocks, own: Array) -> Array:
-        """Let the penalty settle."""
+        """Let the rows settle with the penalty."""
         return np.concatenate([self.penalty.settle(blocks, own[:-1]), own[-1:]])
 
     def thresholds(self, own: Array) -> Array | None:
@@ -475,7 +459,8 @@ class SparseCode(Bottleneck):
             z[:, part, :size] = z[:, 0, :size]
             z[:, part, size:] = 0.0
         cost[:, 1:] = cost[:, :1]
-        cost[:, self.n_parts :] = 0.0
+        if self.penalty.has_gate:
+            cost[:, self.n_parts : self.n_parts + 1] = 0.0
         if z.shape[1] > self.n_parts:
             self.write_auxiliary(h, own, z)
 
@@ -513,12 +498,17 @@ class SparseCode(Bottleneck):
             d_h += d_z[:, -1] * (z[:, -1] != z[:, 0])
 
     def withhold(self, z: Array, learnt: list[Array]) -> None:
-        """Freeze the decoder for the gates; leave dead units alone in their code."""
+        """Freeze the decoder for the gates; let dead units learn their weights alone.
+
+        These are in the decoder's first layer, whose deltas come first.
+        """
         if self.penalty.has_gate:
             for array in learnt:
                 array[:, self.n_parts] = 0.0
         if self.n_revived:
             z[:, -1] -= z[:, 0]
+            for array in learnt[1:]:
+                array[:, -1] = 0.0
 
     def combine(self, total: Array, loss: Array, share: Array) -> None:
         """Write the mean over parts, and add the losses of the auxiliary codes."""

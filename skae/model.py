@@ -332,11 +332,18 @@ class Model:
 
     def encode_sparse(self, X: Any, n_components: int) -> sparse.csr_matrix:
         """Return the first units of each row's code; zeros take no memory."""
-        blocks = [sparse.csr_matrix((0, n_components), dtype=X.dtype)]
+        data, columns = [np.empty(0, X.dtype)], [np.empty(0, np.intp)]
+        counts = np.zeros(X.shape[0] + 1, np.intp)
         with np.errstate(all="ignore"):
-            for _, _, code in self.codes(self.rows(X)):
-                blocks.append(sparse.csr_matrix(code[:, :n_components]))
-        return sparse.vstack(blocks, format="csr")
+            for place, _, code in self.codes(self.rows(X)):
+                kept = np.ascontiguousarray(code[:, :n_components])
+                fires = kept != 0
+                entries = np.flatnonzero(fires)
+                data.append(kept.ravel()[entries])
+                columns.append((entries % n_components).astype(np.int32))
+                counts[place.start + 1 : place.stop + 1] = fires.sum(axis=1)
+        arrays = np.concatenate(data), np.concatenate(columns), np.cumsum(counts)
+        return sparse.csr_matrix(arrays, shape=(X.shape[0], n_components))
 
     # --- the numbers that the units of the code keep --------------------------
 
@@ -351,29 +358,18 @@ class Model:
             yield h, weight
 
     def settled_own(self, rows: Rows) -> Array:
-        """Return the units' numbers, given all training rows."""
+        """Return the units' numbers as these rows see them together."""
         with np.errstate(all="ignore"):
             return self.bottleneck.settle(partial(self.outputs, rows), self.own)
 
-    def pooled_own(self, rows: Rows) -> Array:
-        """Return the units' numbers as they are for these rows."""
-        if not self.bottleneck.pools:
-            return self.own
-        own, total = np.zeros(self.own.shape), 0.0
-        for h, weight in self.outputs(rows):
-            mass = float(weight.sum(dtype=float))
-            own += mass * self.bottleneck.pool(h, weight, self.own)
-            total += mass
-        return np.asarray(own / total, self.own.dtype)
-
     def firing(self, rows: Rows) -> tuple[Array, Array]:
-        """Return how often each unit fires, and in how many of the rows it does."""
+        """Return how often each unit fires, by weight, and in how many rows."""
         often, count = np.zeros((2, self.plan.n_components))
         with np.errstate(all="ignore"):
             for _, weight, code in self.codes(rows):
                 fires = self.bottleneck.firing(code)
                 often += weight @ fires
-                count += fires.sum(axis=0)
+                count += np.count_nonzero(fires, axis=0)
         return often / len(rows), count
 
     def directions(self) -> Array:
@@ -493,7 +489,7 @@ class Model:
             draws = normal_draws(n_samples, self.plan.n_components)
         loss = 0.0
         with np.errstate(all="ignore"):
-            own = self.pooled_own(rows)
+            own = self.settled_own(rows)
             for block in self.scored(rows, draws, own):
                 out = np.empty((*block.cost.shape, block.x.shape[1]), block.x.dtype)
                 self.family.nll(block.x[:, None], block.eta, self.shared, out)

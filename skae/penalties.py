@@ -39,6 +39,9 @@ WIDE, STRIDE = 512, 8
 #: Half of a single-precision number has so many values.
 WORDS = 2**16
 
+#: What stands for a mean of no rows.
+NONE_YET = -1.0
+
 #: Sums of weights that differ by less than this part are equal.
 ROUNDING = 1e-9
 
@@ -55,9 +58,6 @@ class Penalty(Component, ABC):
 
     #: Whether what becomes of a row in training depends on its batch.
     rows_meet: ClassVar[bool] = False
-
-    #: Whether that is by a mean, which can be taken over several batches.
-    pools: ClassVar[bool] = False
 
     #: Whether `backward` is the derivative of what `forward` writes.
     is_differentiable: ClassVar[bool] = True
@@ -77,16 +77,21 @@ class Penalty(Component, ABC):
         """Where the numbers of a unit start; it has as many."""
         return ()
 
+    @property
+    def fewest_rows(self) -> float:
+        """The smallest batch in which what rows meet in is accurate."""
+        return 0.0
+
     def meet(self, h: Array, weight: Array, own: Array) -> Array:
         """Return the units' numbers as the rows of one batch in training see them."""
         return own
 
-    def pool(self, h: Array, weight: Array, own: Array) -> Array:
-        """Return the units' numbers as these rows alone say they are."""
+    def remember(self, own: Array, met: Array) -> Array:
+        """Return the units' numbers after a batch whose rows have met in `met`."""
         return own
 
     def settle(self, blocks: Blocks, own: Array) -> Array:
-        """Return the units' numbers after training, given all rows."""
+        """Return the units' numbers as rows in several blocks see them together."""
         return own
 
     @abstractmethod
@@ -141,7 +146,7 @@ class KLDivergence(Penalty):
 
     Parameters
     ----------
-    sparsity_target : float, default=0.05
+    sparsity_target : float, default=0.1
         The mean activation wanted, in (0, 1).
     memory : float, default=0
         Rows that the running mean remembers: a row counts a fraction 1/e of the newest
@@ -155,16 +160,16 @@ class KLDivergence(Penalty):
 
     code_activation = "logistic"
     activations = frozenset({"logistic"})
-    rows_meet = pools = True
+    rows_meet = True
 
-    def __init__(self, sparsity_target: float = 0.05, memory: float = 0.0) -> None:
+    def __init__(self, sparsity_target: float = 0.1, memory: float = 0.0) -> None:
         self.sparsity_target = sparsity_target
         self.memory = memory
 
     @property
     def start(self) -> tuple[float, ...]:
-        """The running mean starts at the target."""
-        return (self.sparsity_target,)
+        """There is no running mean before the first batch."""
+        return (NONE_YET,)
 
     @property
     def fewest_rows(self) -> float:
@@ -176,17 +181,17 @@ class KLDivergence(Penalty):
             return 0.0
         return 4.0 * (1.0 - self.sparsity_target) / self.sparsity_target
 
-    def pool(self, h: Array, weight: Array, own: Array) -> Array:
-        """Return the mean activations."""
-        mean: Array = (weight @ h) / weight.sum()
-        return mean[None]
-
     def meet(self, h: Array, weight: Array, own: Array) -> Array:
         """Return the mean activations, earlier batches' included."""
-        mean = self.pool(h, weight, own)
+        mean: Array = ((weight @ h) / weight.sum())[None]
         if self.memory > 0:
-            mean += np.exp(-len(h) / self.memory).astype(h.dtype) * (own - mean)
+            kept = np.exp(-len(h) / self.memory).astype(h.dtype)
+            mean += np.where(own == NONE_YET, 0.0, kept) * (own - mean)
         return mean
+
+    def remember(self, own: Array, met: Array) -> Array:
+        """Return the running mean."""
+        return met
 
     def settle(self, blocks: Blocks, own: Array) -> Array:
         """Return the mean activations of all rows."""
@@ -325,7 +330,7 @@ class TopK(Penalty):
     Parameters
     ----------
     k : int, default=32
-        Units that fire in each row; all, if there are fewer.
+        Units that fire in each row, at most `n_components`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"k": [POSITIVE_INT]}
@@ -412,14 +417,15 @@ class BatchTopK(Penalty):
 
     A row may use more units than another. Rows of unequal weight count by their
     weight. After training, :math:`\theta` is the threshold above which k units fire in
-    a row of the training data, on average; it makes the code of a row its own affair.
+    a row of the training data, on average, to single precision; it makes the code of a
+    row its own affair.
 
     Bussmann, Leask & Nanda (2024), "BatchTopK sparse autoencoders", arXiv:2412.06410.
 
     Parameters
     ----------
     k : int, default=32
-        Units that fire in a row, on average.
+        Units that fire in a row, on average; at most `n_components`.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"k": [POSITIVE_INT]}
@@ -472,10 +478,15 @@ def threshold(h: Array, weight: Array, k: int) -> float:
         return 0.0
     if (weight == weight[0]).all():
         return float(kth_largest(h.reshape(1, -1), k * len(h))[0])
-    order = np.argsort(h, axis=None)[::-1]
-    counted = np.cumsum(weight.astype(np.float64)[order // h.shape[1]])
-    last = np.searchsorted(counted, k * weight.sum(dtype=float) * (1 - ROUNDING))
-    return float(h.flat[order[last]])
+    wanted = k * weight.sum(dtype=float) * (1 - ROUNDING)
+    flat, each = h.ravel(), np.repeat(weight.astype(np.float64), h.shape[1])
+    # Twice as many entries weigh enough, unless weights are very unequal.
+    floor = kth_largest(flat[None], min(2 * k * len(h), h.size))[0]
+    kept = np.flatnonzero(flat >= floor)
+    if each[kept].sum() < wanted:
+        kept = np.arange(h.size)
+    order = kept[np.argsort(flat[kept])[::-1]]
+    return float(flat[order[np.searchsorted(np.cumsum(each[order]), wanted)]])
 
 
 def threshold_of_all(blocks: Blocks, k: int) -> float:
@@ -604,7 +615,7 @@ class Gated(Penalty):
     the code, with frozen decoder weights, is added.
 
     Rajamanoharan et al. (2024), "Improving dictionary learning with gated sparse
-    autoencoders", NeurIPS.
+    autoencoders", arXiv:2404.16014.
     """
 
     code_activation = "identity"

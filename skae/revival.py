@@ -69,8 +69,11 @@ def plant(
     (weight, bias), directions = params.encoder[-1], params.decoder[0][0]
     deltas = batch.decoder.deltas[0][:: batch.code.shape[1]]
     error = -deltas[rows] / batch.share[rows, :1]
+    size = np.linalg.norm(error, axis=1)
     length = 1.0 if objective.unit_norm else mean_length(directions[living])
-    directions[units] = length * unit_vectors(error)
+    lessens = length * unit_vectors(error)
+    # Where there is no error, the unit keeps its direction.
+    directions[units] = np.where(size[:, None] > 0, lessens, directions[units])
     tied = objective.decoder.layers[0].weight.transposed
     outputs = batch.encoder.outputs
     inputs = outputs[-2] if len(outputs) > 1 else batch.x_in
@@ -79,8 +82,9 @@ def plant(
     at_rows = reach[rows, np.arange(len(units))]
     floor = firing_floor(reach, at_rows, np.mean(batch.code[:, 0] != 0))
     if not tied:
-        gain = np.linalg.norm(error, axis=1) / (length * (at_rows - floor))
-        gain = np.clip(gain, 0.0, mean_length(weight.T[living]))
+        gap = length * (at_rows - floor)
+        gain = np.divide(size, gap, out=np.zeros_like(size), where=gap > 0)
+        gain = np.minimum(gain, mean_length(weight.T[living]))
         weight[:, units] = towards.T * gain
         floor = floor * gain
     bias[units] = -floor

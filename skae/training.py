@@ -173,7 +173,8 @@ class Trainer:
         self.grad.fill(0.0)
         sums = np.zeros(len(Loss._fields))
         with np.errstate(all="ignore"):
-            own = self.pooled()
+            own = self.objective.bottleneck.settle(self.outputs, self.params.own)
+            own = own.astype(self.theta.dtype, copy=False)
             for index in self.parts():
                 sums += self.evaluate(self.encode(index, total), own)
         return self.begin(self.penalized(Loss(*sums.tolist())))
@@ -183,18 +184,12 @@ class Trainer:
         for start in range(0, len(self.rows), self.batch_size):
             yield self.rows.index[start : start + self.batch_size]
 
-    def pooled(self) -> Array:
-        """Return the units' own numbers as all rows together say they are."""
-        bottleneck, own = self.objective.bottleneck, self.params.own
-        if not bottleneck.pools:
-            return own
-        pooled, total = np.zeros(own.shape), self.mean_weight * len(self.rows)
+    def outputs(self) -> Iterator[tuple[Array, Array]]:
+        """Yield the encoder's outputs of one batch after the other, and weights."""
+        total = self.mean_weight * len(self.rows)
         for index in self.parts():
             batch = self.encode(index, total)
-            h, weight = batch.encoder.outputs[-1], batch.weight
-            mass = float(weight.sum(dtype=float))
-            pooled += mass * bottleneck.pool(h, weight, own)
-        return pooled.astype(own.dtype)
+            yield batch.encoder.outputs[-1], batch.weight
 
     def box(self) -> optimize.Bounds:
         """Return the limits of all parameters, infinite for all but the shared."""
@@ -241,6 +236,10 @@ class Stopping:
         self.n_stalled = 0
         return True
 
+    def excuse(self) -> None:
+        """Begin anew: what comes is not to be compared with what was."""
+        self.best, self.n_stalled = math.inf, 0
+
 
 class Monitor:
     """Follows a fit: records losses, keeps the best parameters, says when to stop.
@@ -272,25 +271,27 @@ class Monitor:
         self.patience_from = patience_from
         self.validate, self.report = validate, report
         self.best_theta = theta.copy() if validate else theta
+        self.least = math.inf
         self.losses: list[Loss] = []
         self.validation_losses: list[float] = []
 
     def __call__(self, losses: Loss) -> bool:
         """Record the loss of an epoch; return whether progress has stalled."""
         self.losses.append(losses)
-        loss = losses.total
+        loss, judged = losses.total, len(self.losses) > self.patience_from
         line = f"Epoch {len(self.losses)}, loss = {loss:.6g} nats per row"
         if self.validate:
             loss = self.validate()
             if not math.isfinite(loss):
                 raise DivergenceError(f"the validation loss is {loss}", finished=True)
-            if loss < self.stopping.best:
+            if loss < self.least:
                 self.best_theta[...] = self.theta
+                self.least = loss if judged else math.inf
             self.validation_losses.append(loss)
             line += f", validation loss = {loss:.6g}"
         if self.report:
             self.report(line)
-        return len(self.losses) > self.patience_from and self.stopping.stalls(loss)
+        return judged and self.stopping.stalls(loss)
 
     def finish(self) -> None:
         """Bring back the best parameters."""
@@ -318,7 +319,7 @@ def descend(
     drops = 0
     for epoch in range(1, max_iter + 1):
         if before(epoch, drops, moments):
-            monitor.stopping.n_stalled = 0
+            monitor.stopping.excuse()
         loss = trainer.epoch(optimizer, moments, rate(epoch, drops))
         if monitor(loss):
             if drops == n_drops:

@@ -361,6 +361,14 @@ def test_rows_since_a_unit_has_fired_are_counted():
     np.testing.assert_array_equal(own, 7.0)
 
 
+def test_dead_units_stay_dead_where_they_only_join_in():
+    revived = SparseCode(TopK(2), n_revived=2, dead_after=10)
+    own = np.array([[0.0, 10.0, 9.0, 11.0]])
+    z, _ = codes(revived, OUTPUTS[:1], own)
+    assert z[0, 1, 3] > 0
+    np.testing.assert_array_equal(revived.remember(own, own, z), [[0, 11, 0, 12]])
+
+
 @pytest.mark.parametrize("penalty", [KLDivergence(0.2), BatchTopK(1)], ids=repr)
 def test_what_rows_meet_in_is_remembered(penalty):
     bottleneck, h, weight = SparseCode(penalty), OUTPUTS / 4, np.array([0.5, 0.5])
@@ -368,7 +376,8 @@ def test_what_rows_meet_in_is_remembered(penalty):
     met = bottleneck.meet(h, weight, own)
     np.testing.assert_array_equal(met[:1], penalty.meet(h, weight, own[:1]))
     z, _ = codes(bottleneck, h, met)
-    np.testing.assert_array_equal(bottleneck.remember(own, met, z)[:1], met[:1])
+    remembered = bottleneck.remember(own, met, z)[:1]
+    np.testing.assert_array_equal(remembered, penalty.remember(own[:1], met[:1]))
     settled = bottleneck.settle(lambda: iter([(h, weight)]), own)
     expected = penalty.settle(lambda: iter([(h, weight)]), own[:1])
     np.testing.assert_array_equal(settled, np.vstack([expected, own[1:]]))

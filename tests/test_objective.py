@@ -20,7 +20,15 @@ from skae.corruptions import CORRUPTIONS
 from skae.distributions import DISTRIBUTIONS
 from skae.model import Plan
 from skae.network import Chain
-from skae.penalties import L1, BatchTopK, Gated, Hoyer, KLDivergence, TopK
+from skae.penalties import (
+    L1,
+    BatchTopK,
+    Gated,
+    Hoyer,
+    JumpReLU,
+    KLDivergence,
+    TopK,
+)
 
 N_ROWS, N_FEATURES = 9, 6
 BOTTLENECKS = {
@@ -37,6 +45,12 @@ BOTTLENECKS = {
     "topk": SparseCode(TopK(2)),
     "topk, nested": SparseCode(TopK(2), sizes=(2,)),
     "batchtopk": SparseCode(BatchTopK(1)),
+}
+#: Those with numbers that are learnt, or with auxiliary codes: see `SparseCase`.
+TEACHING = {
+    "gated": SparseCode(Gated(), sizes=(2,)),
+    "jumprelu": SparseCode(JumpReLU(0.2, bandwidth=1.0)),
+    "dead units": SparseCode(TopK(1), n_revived=2, dead_after=0.0),
 }
 COMPOSITE = [
     ("gaussian", [5]),
@@ -88,7 +102,7 @@ class Case:
             False,
         )
         self.objective, size = plan.objective(
-            BOTTLENECKS[bottleneck],
+            (BOTTLENECKS | TEACHING)[bottleneck],
             CORRUPTIONS[corruption](),
             level,
             alpha=alpha,
@@ -96,7 +110,7 @@ class Case:
             learns_shared=learns_shared,
         )
         self.theta = (0.4 * rng.standard_normal(size)).astype(dtype)
-        own = BOTTLENECKS[bottleneck].start(3)
+        own = (BOTTLENECKS | TEACHING)[bottleneck].start(3)
         self.objective.own.of(self.theta)[...] = own
         self.batch = self.objective.batch(n_rows, self.theta.dtype)
         self.product = self.objective.product(self.theta.dtype)
@@ -232,7 +246,7 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     np.testing.assert_array_equal(grad_again, grad)
 
 
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS | TEACHING)
 @pytest.mark.parametrize("distribution", ["gaussian", "composite"])
 def test_row_phases_split_over_rows(distribution, bottleneck):
     case = Case(distribution, bottleneck)
@@ -255,7 +269,7 @@ def test_row_phases_split_over_rows(distribution, bottleneck):
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("bottleneck", ["three draws", "five of importance"])
+@pytest.mark.parametrize("bottleneck", ["three draws", "five of importance", *TEACHING])
 def test_phases_run_in_threads(bottleneck):
     case = Case(bottleneck=bottleneck)
     loss, grad = case.evaluate(case.theta)
@@ -650,10 +664,17 @@ def test_gates_learn_from_a_frozen_decoder(hidden):
     total, grad = case.gradient()
     assert total == pytest.approx(loss(case.theta), rel=1e-12)
     check_gradient(loss, grad, case.theta)
+    # What the gates are decoded to is no reconstruction, and costs nothing.
+    found, weight = case.objective.loss(case.batch), case.batch.weight
+    misfit = case.misfit(case.eta(case.theta, case.code(case.theta)))
+    assert found.reconstruction == pytest.approx(weight @ misfit)
+    assert found.cost == pytest.approx(weight @ case.cost(case.theta))
 
 
-def test_dead_units_learn_what_the_living_leave_over():
-    case = SparseCase(SparseCode(TopK(2), n_revived=1, dead_after=50.0))
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_dead_units_learn_what_the_living_leave_over(hidden):
+    case = SparseCase(SparseCode(TopK(2), n_revived=1, dead_after=50.0), hidden)
+    case.params(case.theta).encoder[-1][1][...] = [1.0, 0.7, 1.0, 0.7]
     start, weight = case.theta.copy(), case.batch.weight
     living = case.code(start)
     fixed = case.misfit(case.eta(start, living))
@@ -665,7 +686,13 @@ def test_dead_units_learn_what_the_living_leave_over():
 
     def loss(theta):
         main = case.misfit(case.eta(theta, case.code(theta)))
-        eta = living @ case.params(start).decoder[0][0] + case.eta(theta, dead(theta))
+        # The first layer learns for dead units; what comes after is held fixed.
+        (first, _), layer = case.params(start).decoder[0], case.objective.decoder.layers
+        weight_now, bias_now = case.params(theta).decoder[0]
+        h = living @ first + dead(theta) @ weight_now + bias_now
+        for k, (after, bias) in enumerate(case.params(start).decoder[1:]):
+            h = (np.tanh(h) if layer[k].activation == "tanh" else h) @ after + bias
+        eta = h
         return float(weight @ (main + (case.misfit(eta) - fixed) / 32))
 
     assert dead(start).any(axis=1).sum() > 2

@@ -5,6 +5,7 @@ from sklearn.base import clone
 
 from skae.penalties import (
     L1,
+    NONE_YET,
     PENALTIES,
     BatchTopK,
     Gated,
@@ -168,6 +169,13 @@ def test_kl_agrees_with_pytorch(rng):
     np.testing.assert_allclose(d_h, x.grad.numpy(), rtol=1e-9)
 
 
+def test_kl_settles_by_weight(rng):
+    h, weight = outputs(rng, "kl"), rng.uniform(size=N_ROWS)
+    blocks = [(h[:2], weight[:2]), (h[2:], weight[2:])]
+    settled = KLDivergence().settle(lambda: iter(blocks), np.zeros((1, N_UNITS)))
+    np.testing.assert_allclose(settled[0], np.average(h, axis=0, weights=weight))
+
+
 def test_saturated_means_cost_much_but_not_everything():
     penalty = KLDivergence(0.1)
     for value in (0.0, 1.0):
@@ -199,7 +207,11 @@ def test_a_running_mean_forgets_by_rows(rng):
     twice = penalty.meet(low, one(50), penalty.meet(low, one(50), start))
     np.testing.assert_allclose(penalty.meet(high, one(100), start), twice)
     np.testing.assert_allclose(twice, 0.3 - 0.2 * np.exp(-0.5))
-    np.testing.assert_allclose(penalty.pool(low, one(50), start), 0.3)
+    np.testing.assert_array_equal(penalty.remember(start, twice), twice)
+    alone = penalty.settle(lambda: iter([(low, one(50)), (low, one(50))]), start)
+    np.testing.assert_allclose(alone, 0.3)
+    first = penalty.meet(low, one(50), np.full((1, N_UNITS), NONE_YET))
+    np.testing.assert_allclose(first, 0.3)
     assert penalty.fewest_rows == 0
     assert KLDivergence(0.1).fewest_rows == pytest.approx(36)
 
@@ -233,6 +245,36 @@ def test_wide_rows_have_the_same_kth_largest(shape, floor, k, rng):
     h[0, ::8] = np.arange(len(h[0, ::8])) / 100  # an order that misleads the probe
     expected = np.sort(h, axis=1)[:, -k]
     np.testing.assert_array_equal(kth_largest(h, k), expected)
+
+
+@pytest.mark.parametrize("k", [1, 20, 120])
+def test_few_positive_entries_leave_zero_as_the_kth_largest(k, rng):
+    h = np.maximum(rng.standard_normal((40, 600)) - 2.0, 0.0)
+    np.testing.assert_array_equal(kth_largest(h, k), np.sort(h, axis=1)[:, -k])
+
+
+def test_units_that_do_not_fire_are_positive_zeros(rng):
+    h = -np.abs(outputs(rng))
+    for penalty in (TopK(2), JumpReLU(), BatchTopK(2)):
+        own = np.zeros((1, N_UNITS))
+        a, _ = forward(penalty, h, own)
+        assert not np.signbit(a[a == 0]).any()
+
+
+def test_all_units_may_fire(rng):
+    h = np.abs(outputs(rng))
+    for penalty in (TopK(N_UNITS), BatchTopK(N_UNITS)):
+        own = penalty.meet(h, np.ones(N_ROWS), np.full((1, N_UNITS), 9.0))
+        np.testing.assert_array_equal(forward(penalty, h, own)[0], h)
+
+
+def test_rounding_of_weights_does_not_move_the_threshold():
+    # Ten weights of 0.1 add up to less than one.
+    h = np.arange(40.0).reshape(10, 4)
+    for weight in (np.full(10, 0.1), np.r_[np.full(9, 0.1), 0.1 + 1e-12]):
+        assert threshold(h, weight, 2) == 20.0
+        found = threshold_of_all(lambda w=weight: iter([(h + 1, w)]), 2)
+        assert 20.0 < found < 21.0
 
 
 def test_batchtopk_by_its_definition(rng):
@@ -332,6 +374,20 @@ def test_gated_by_its_definition(rng):
     np.testing.assert_array_equal(a > 0, h > np.maximum(0, penalty.thresholds(own)))
 
 
+def test_thresholds_of_gates():
+    own = np.array([[0.5, 0.5, -1.0], [-0.4, 0.4, -0.4]])
+    expected = [0.4 * np.exp(-0.5), 0.0, 0.4 * np.exp(1.0)]
+    np.testing.assert_allclose(Gated().thresholds(own), expected)
+
+
+def test_an_output_at_the_threshold_does_not_fire():
+    own = np.log([[0.5, 0.5]])
+    h = np.array([[np.exp(own[0, 0]), 0.6]])
+    a, cost = forward(JumpReLU(), h, own)
+    np.testing.assert_array_equal(a, [[0.0, 0.6]])
+    assert cost == 1.0
+
+
 def test_gated_scales_have_their_gradient(rng):
     penalty, own, h = CASES["gated"][0], np.array(CASES["gated"][1]), outputs(rng)
     d_a, weight = rng.standard_normal(h.shape), np.zeros(N_ROWS)
@@ -368,7 +424,11 @@ def test_thresholds_are_where_units_begin_to_fire():
 
 @pytest.mark.parametrize(
     ("penalty", "start"),
-    [(KLDivergence(0.3), [0.3]), (JumpReLU(0.2), [np.log(0.2)]), (Gated(), [0, 0])],
+    [
+        (KLDivergence(0.3), [NONE_YET]),
+        (JumpReLU(0.2), [np.log(0.2)]),
+        (Gated(), [0, 0]),
+    ],
 )
 def test_the_units_numbers_start_where_the_settings_say(penalty, start):
     np.testing.assert_allclose(penalty.start, start)

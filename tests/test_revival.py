@@ -116,6 +116,36 @@ def test_a_new_unit_fires_at_a_badly_reconstructed_row_and_helps(rng):
     assert cosine == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("unit_norm", [False, True])
+@pytest.mark.parametrize("sizes", [(), (5, 7)])
+def test_a_new_unit_takes_back_the_error_of_its_row(sizes, unit_norm, rng):
+    trainer, moments = make(rng, L1(), unit_norm=unit_norm, batch_size=N)
+    trainer.change(bottleneck=SparseCode(L1(), sizes=sizes))
+    trainer.objective.restore(trainer.params)
+    weight, bias = trainer.params.encoder[-1]
+    weight[:, 1:7] *= 30.0  # new weights may be large, too
+    bias[...] = [5.0, *[-100.0] * 7]  # one unit of eight fires, in each row
+    dead = np.arange(K) == 7
+    resample(trainer, moments, dead)
+    batch = trainer.encode(np.arange(N), float(N))
+    trainer.objective.decode_phase(trainer.params, trainer.params.own, batch)
+    least = np.log(2 * np.pi) * D / 2
+    assert batch.misfit[:, 0].min() == pytest.approx(least, rel=1e-9)
+    fires = np.mean(batch.code[:, 0, 7] > 0)
+    assert fires == pytest.approx(1 / 8, abs=0.03)
+
+
+def test_new_weights_are_not_larger_than_others(rng):
+    trainer, moments = make(rng, L1(), batch_size=N)
+    trainer.rows.X[7] = 1e3
+    dead = np.arange(K) == 7
+    weight = trainer.params.encoder[-1][0]
+    trainer.params.decoder[0][0][...] *= 1e-3  # the error would need large outputs
+    resample(trainer, moments, dead)
+    length = np.linalg.norm(weight, axis=0)
+    assert length[7] == pytest.approx(length[:7].mean())
+
+
 def test_units_fire_at_few_rows_and_at_their_own(rng):
     reach = rng.standard_normal((1000, 2))
     at_rows = np.array([8.0, 0.1])  # the first row reaches far, the other does not

@@ -150,15 +150,20 @@ def test_batchtopk_fires_k_units_on_average(weighted, X):
 
 
 def test_k_follows_from_the_target(X):
-    assert np.count_nonzero(fit(X, 40).transform(X), axis=1).max() == 2
-    codes = fit(X, 40, sparsity_target=0.1).transform(X)
-    assert np.count_nonzero(codes, axis=1).max() == 4
+    assert np.count_nonzero(fit(X, 40).transform(X), axis=1).max() == 4
+    codes = fit(X, 40, sparsity_target=0.05).transform(X)
+    assert np.count_nonzero(codes, axis=1).max() == 2
     assert np.count_nonzero(fit(X, 4).transform(X), axis=1).max() == 1
 
 
 def test_more_units_may_fire_after_the_fit(X):
     model = fit(X, k=2).set_params(k=6)
     assert np.count_nonzero(model.transform(X), axis=1).max() == 6
+
+
+def test_a_number_of_units_that_cannot_be_is_refused_after_the_fit(X):
+    with pytest.raises(ValueError, match="'k' parameter of TopK"):
+        fit(X, k=2).set_params(k=0).transform(X)
 
 
 def test_settings_of_a_penalty_are_its_own(X):
@@ -213,6 +218,15 @@ def test_equal_outputs_fire_first_units_first(X):
     assert not codes[:, 2:].any()
 
 
+@pytest.mark.parametrize("penalty", ["topk", "l1", "gated"])
+@pytest.mark.parametrize("distribution", ["gaussian", "heteroscedastic_gaussian"])
+def test_the_encoder_starts_at_the_decoder_s_directions(distribution, penalty, X):
+    settings = {"learning_rate_init": 1e-12, "max_iter": 1, "penalty": penalty}
+    model = fit(X, distribution=distribution, **settings)
+    directions = model.coefs_[1][:, :64]
+    np.testing.assert_allclose(model.coefs_[0], directions.T, atol=1e-9)
+
+
 # --- dead units -----------------------------------------------------------------------
 
 
@@ -223,6 +237,57 @@ def test_density_counts_rows_by_weight(X):
     expected = np.average(fires, axis=0, weights=weight)
     np.testing.assert_allclose(model.density_, expected, rtol=1e-6)
     assert model.n_dead_ == np.count_nonzero(~fires[1:].any(axis=0))
+
+
+def test_a_unit_that_fires_in_one_row_is_not_dead(X):
+    model = fit(X, 3, k=1, max_iter=1, revival=None)
+    model.coefs_[0][...] = 0.0
+    model.coefs_[0][:, 1] = X[5] - X[6]
+    model.intercepts_[0][...] = [1e-3, 0.0, 0.0]
+    often, count = model._model().firing(model._model().rows(X[5:7]))
+    np.testing.assert_array_equal(count, [1, 1, 0])
+    np.testing.assert_allclose(often, [0.5, 0.5, 0.0])
+
+
+def reviving(X, revival, drops=0, epoch=2, **settings):
+    """Return which units a call before an epoch begins anew, and the bottleneck."""
+    model = fit(X, 40, max_iter=10, revival=revival, **settings)
+    rng, index = np.random.default_rng(0), np.arange(len(X))
+    trainer = model._trainer(X, index, None, rng)
+    trainer.params.own[-1] = np.arange(40) * len(X) / 10
+    moments = model._optimizer().init(model._theta, 0)
+    before = trainer.params.decoder[0][0].copy()
+    told = model._before_epoch(trainer, epoch, drops, moments)
+    changed = (trainer.params.decoder[0][0] != before).any(axis=1)
+    assert told == changed.any()
+    return changed, trainer.objective.bottleneck
+
+
+@pytest.mark.parametrize(
+    ("drops", "epoch", "new"), [(0, 1, 20), (0, 5, 20), (0, 6, 0), (1, 5, 0)]
+)
+def test_units_begin_anew_while_there_is_time_to_learn(drops, epoch, new, X):
+    changed, code = reviving(X, "resampling", drops, epoch, dead_after=2.0)
+    assert changed.sum() == new
+    assert not changed[:20].any()
+    assert code.n_revived == 0
+
+
+def test_chunks_have_no_end(X):
+    model = SparseAutoencoder(40, max_iter=2, random_state=0)
+    for _ in range(5):
+        model.partial_fit(X)
+    trainer = model._trainer(X, np.arange(len(X)), None, np.random.default_rng(0))
+    trainer.params.own[-1] = 1e9
+    moments = model._optimizer().init(model._theta, 0)
+    assert model._before_epoch(trainer, 6, 0, moments)
+
+
+def test_dead_units_join_in_half_as_many_as_columns(X):
+    changed, code = reviving(X, "auxiliary", dead_after=2.0)
+    assert not changed.any()
+    assert (code.n_revived, code.dead_after) == (32, 800.0)
+    assert reviving(X, "auxiliary", dead_after=9.0)[1].n_revived == 0
 
 
 def starved(X, revival, **settings):
@@ -238,6 +303,26 @@ def test_dead_units_come_back(X):
 
 
 REVIVALS = None, "resampling", "auxiliary"
+
+
+def test_training_goes_on_after_units_began_anew(X):
+    # Dead from the start are half of the units; the loss first has to fall again.
+    settings = {"penalty": "jumprelu", "warm_start": True, "sparsity_weight": 0.3}
+    losses = {}
+    for revival in (None, "resampling"):
+        model = fit(X, 40, revival=revival, max_iter=1, **settings)
+        model.intercepts_[0][:20] = -20.0
+        losses[revival] = model.set_params(max_iter=200).fit(X).loss_
+    assert losses["resampling"] < losses[None] + 0.5
+
+
+def test_auxiliary_losses_are_no_costs(X):
+    settings = {"penalty": "l1", "revival": "auxiliary", "dead_after": 0.5}
+    model = fit(X, 100, alpha=0.0, max_iter=30, sparsity_weight=3.0, **settings)
+    parts = np.array(model.reconstruction_curve_) + 3 * np.array(model.sparsity_curve_)
+    # Units that are dead can only help, by a 32nd of what they do.
+    assert (np.array(model.loss_curve_) <= parts + 1e-9).all()
+    assert np.abs(model.loss_curve_ - parts).max() < 0.05
 
 
 def test_dead_after_is_in_epochs_whatever_the_size(X):
@@ -288,6 +373,9 @@ def test_the_code_is_cut_by_a_parameter(X):
     codes = model.transform(X)
     model.set_params(transform_n_components=5)
     np.testing.assert_array_equal(model.transform(X), codes[:, :5])
+    model.set_params(transform_n_components=20)
+    np.testing.assert_array_equal(model.transform(X), codes)
+    model.set_params(transform_n_components=5)
     assert len(model.get_feature_names_out()) == 5
     model.set_output(transform="pandas")
     assert model.transform(X).shape == (400, 5)
@@ -429,21 +517,21 @@ def test_the_penalty_comes_in_slowly(X):
     np.testing.assert_allclose(weight, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-9)
 
 
-def test_units_compete_slowly(X):
-    model = fit(X, k=2, sparsity_warm_up=4, max_iter=1)
+def test_units_compete_slowly(X, monkeypatch):
     seen, evaluate = [], Trainer.evaluate
-    try:
-        Trainer.evaluate = lambda self, batch, own: (
-            evaluate(self, batch, own),
-            seen.append(int(np.count_nonzero(batch.code[:, 0], axis=1).max())),
-        )[0]
-        model.set_params(max_iter=5, batch_size=400).fit(X)
-    finally:
-        Trainer.evaluate = evaluate
-    assert 2 < seen[0] <= 16
-    assert seen[1] <= 11
-    assert seen[2] <= 6
-    assert seen[3:] == [2, 2]
+
+    def watched(trainer, batch, own):
+        loss = evaluate(trainer, batch, own)
+        seen.append(int(np.count_nonzero(batch.code[:, 0], axis=1).max()))
+        return loss
+
+    monkeypatch.setattr(Trainer, "evaluate", watched)
+    fit(X, k=2, sparsity_warm_up=4, max_iter=5, batch_size=400)
+    # From 20 units to 2, by the fourth root of ten each time; rectified units are
+    # not all positive.
+    assert 6 < seen[0] <= 11
+    assert 4 < seen[1] <= 6
+    assert seen[2:] == [4, 2, 2]
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -460,16 +548,23 @@ def test_activations_that_do_not_fit_are_refused(activation, penalty, X):
 
 
 def test_small_batches_are_warned_of(X):
-    message = "mean activation over batches of 10 rows.*batch_size=76 or more"
+    message = "mean activation over batches of 10 rows.*batch_size=36 or more"
     with pytest.warns(UserWarning, match=message):
         fit(X, penalty="kl", batch_size=10, max_iter=1)
+
+
+def test_batches_grow_with_the_accuracy_that_the_mean_needs(X):
+    for target, size in ((0.1, 36), (0.01, 396), (0.001, 1000)):
+        model = fit(X, penalty="kl", sparsity_target=target, max_iter=1)
+        assert model._rows_per_step(1000) == size
+    assert fit(X, max_iter=1)._rows_per_step(1000) == 32
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {},
-        {"batch_size": 76},
+        {"batch_size": 36},
         {"solver": "lbfgs"},
         {"penalty": KLDivergence(memory=100.0), "batch_size": 10},
         {"sparsity_target": 0.5, "batch_size": 10},
@@ -490,8 +585,8 @@ def test_large_batches_are_not(settings, X, recwarn):
             r"nested_sizes=\[30\] must not exceed n_components=20",
         ),
         ({"nested_sizes": [0]}, "nested_sizes"),
-        ({"transform_n_components": 21}, "must lie between 1 and n_components=20"),
-        ({"solver": "lbfgs", "penalty": "batchtopk"}, "penalty='batchtopk' does not"),
+        ({"transform_n_components": 21}, "must be at most n_components=20"),
+        ({"k": True}, "k=True must be a positive integer"),
         ({"solver": "lbfgs", "penalty": "gated"}, "penalty='gated' does not"),
         ({"solver": "lbfgs", "penalty": JumpReLU()}, "does not have"),
         ({"solver": "lbfgs", "unit_norm": True}, "unit_norm=True"),
@@ -518,6 +613,50 @@ def test_a_cut_that_is_too_large_is_refused_after_the_fit(X):
         SparseAutoencoder().inverse_transform(np.zeros((2, 21)))
 
 
+@every
+def test_the_model_of_another_penalty_is_refused(penalty, X):
+    model = fit(X, penalty=penalty, max_iter=1, warm_start=True)
+    other = "l1" if penalty != "l1" else "hoyer"
+    model.set_params(penalty=other)
+    for call in (model.transform, model.score):
+        with pytest.raises(ValueError, match=f"penalty='{other}' is not what the"):
+            call(X)
+    for call in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r"(Use|use) fit with warm_start"):
+            call(X)
+    assert model.set_params(penalty=penalty).transform(X).shape == (400, 20)
+    model.set_params(penalty=other, warm_start=False).fit(X)
+
+
+@every
+def test_nothing_to_learn_is_learnt_in_peace(penalty):
+    for X in (np.ones((50, 4)), np.arange(4.0)[None]):
+        model = SparseAutoencoder(penalty=penalty, random_state=0).fit(X)
+        back = model.inverse_transform(model.transform(X))
+        np.testing.assert_allclose(back, X, atol=0.1)
+
+
+def test_a_warm_up_is_for_penalties_of_one_s_own_too(X):
+    model = fit(X, penalty=TopK(2), sparsity_warm_up=4, max_iter=1)
+    early = fit(X, penalty="topk", k=2, sparsity_warm_up=4, max_iter=1)
+    np.testing.assert_array_equal(model.coefs_[0], early.coefs_[0])
+    fit(X, penalty="l1", k=500, max_iter=1)  # a parameter that is not used
+
+
+def test_the_warm_up_is_not_judged(X):
+    settings = {"penalty": "l1", "n_iter_no_change": 2, "tol": 1e9, "max_iter": 50}
+    model = fit(X, sparsity_warm_up=30, learning_rate="constant", **settings)
+    assert model.n_iter_ == 33  # the first one judged is progress
+    assert model.best_loss_ == min(model.loss_curve_[30:])
+
+
+def test_lbfgs_uses_the_whole_penalty(X):
+    settings = {"penalty": "kl", "solver": "lbfgs", "max_iter": 20}
+    slow, whole = fit(X, sparsity_warm_up=10, **settings), fit(X, **settings)
+    np.testing.assert_array_equal(slow.coefs_[0], whole.coefs_[0])
+    assert np.isfinite(fit(X, penalty="batchtopk", solver="lbfgs").loss_)
+
+
 # --- fitting in parts -----------------------------------------------------------------
 
 
@@ -531,6 +670,15 @@ def test_partial_fit_goes_on(penalty, X):
     assert np.isfinite(model.score(X))
     model.partial_fit(X[:1])
     assert np.isfinite(model.transform(X)).all()
+
+
+def test_thresholds_of_chunks_are_blended(X):
+    model = SparseAutoencoder(20, penalty="batchtopk", k=3, random_state=0)
+    for _ in range(30):
+        model.partial_fit(X[:200])
+    before = model.thresholds_[0]
+    model.partial_fit(1.5 * X[:10])
+    assert 0.8 * before < model.thresholds_[0] < 1.2 * before
 
 
 def test_partial_fit_revives_by_rows_seen(X):
@@ -556,12 +704,17 @@ def test_warm_start_and_early_stopping(penalty, X):
     assert np.isfinite(model.validation_scores_).all()
 
 
-def test_the_validation_loss_of_kl_is_that_of_all_held_out_rows(X):
-    settings = {"penalty": "kl", "early_stopping": True, "validation_fraction": 0.5}
-    model = fit(X, sparsity_weight=3.0, **settings)
-    # Held out are half of the rows; whichever, their divergence is a small number.
-    misfit = -model.best_validation_score_
-    assert misfit < model.loss_curve_[0]
+def test_held_out_rows_meet_like_a_batch(X, monkeypatch):
+    # With all rows in one batch and held out alike, the two losses are one.
+    settings = {"early_stopping": True, "alpha": 0.0, "max_iter": 1, "shuffle": False}
+    for penalty in ("kl", "batchtopk"):
+        twice = np.repeat(X[:50], 2, axis=0) + 0.0
+        model = SparseAutoencoder(20, penalty=penalty, k=2, **settings)
+        split = np.arange(0, 100, 2), np.arange(1, 100, 2)
+        monkeypatch.setattr(model, "_split", lambda *_, split=split: split)
+        monkeypatch.setattr(model, "_arrange", lambda *_: (np.arange(100), None))
+        model.set_params(learning_rate_init=1e-300, batch_size=50).fit(twice)
+        assert -model.validation_scores_[0] == pytest.approx(model.loss_, rel=1e-9)
 
 
 @every

@@ -8,8 +8,8 @@ from skae.bottlenecks import Deterministic, GaussianPosterior, SparseCode
 from skae.corruptions import Masking
 from skae.model import Model, Plan
 from skae.objective import Loss
-from skae.optimizers import OPTIMIZERS, Adam
-from skae.penalties import KLDivergence, TopK
+from skae.optimizers import OPTIMIZERS, SGD, Adam
+from skae.penalties import L1, KLDivergence, TopK
 from skae.rows import Columns, Rows
 from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
 
@@ -216,8 +216,8 @@ def test_a_lack_of_progress_is_excused_where_parameters_were_changed():
     moments = Adam().init(trainer.theta, 0)
     options = {"max_iter": 100, "n_drops": 1, "monitor": watcher, "before": before}
     assert descend(trainer, Adam(), moments, rate=lambda *_: 0.01, **options)
-    # Three epochs from the fourth on stall, and three more after the drop.
-    assert epochs == [(k, 0) for k in range(1, 7)] + [(k, 1) for k in range(7, 10)]
+    # The fourth epoch is a new beginning; three stall, and three more after the drop.
+    assert epochs == [(k, 0) for k in range(1, 8)] + [(k, 1) for k in range(8, 11)]
 
 
 def test_the_best_parameters_come_back():
@@ -419,6 +419,22 @@ def test_what_units_remember_changes_with_every_step():
     trainer.params.encoder[0][1][...] = [0.0, 0.0, 1e3]
     trainer.epoch(Adam(), Adam().init(trainer.theta, 0), 1e-300)
     np.testing.assert_array_equal(trainer.params.own, [[50, 50, 0]])
+
+
+def test_directions_move_by_the_projected_gradient():
+    trainer = make(bottleneck=SparseCode(L1()), batch_size=50)
+    trainer.change(unit_norm=True)
+    trainer.objective.restore(trainer.params)
+    directions = trainer.params.decoder[0][0]
+    before = directions.copy()
+    trainer.full()
+    slope = trainer.grads.decoder[0][0].copy()
+    slope -= np.sum(slope * before, axis=1, keepdims=True) * before
+    rule = SGD(momentum=0.0, nesterovs_momentum=False)
+    trainer.epoch(rule, rule.init(trainer.theta, 0), 0.1)
+    moved = before - 0.1 * slope
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    np.testing.assert_allclose(directions, moved / length, rtol=1e-12)
 
 
 def test_another_number_of_codes_gets_memory_of_its_own():

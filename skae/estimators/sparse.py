@@ -7,10 +7,9 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.random import RandomState
+from numpy.random import Generator, RandomState
 from numpy.typing import ArrayLike
 from scipy import sparse
-from sklearn.utils.validation import check_is_fitted
 
 from skae._validation import (
     NON_NEGATIVE,
@@ -19,7 +18,10 @@ from skae._validation import (
     POSITIVE_INT,
     Interval,
     StrOptions,
+    check_count,
     check_sizes,
+    clone,
+    validate_parameters,
 )
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import SparseCode
@@ -30,10 +32,10 @@ from skae.estimators._fitted import check_codes
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import Moments, Optimizer
-from skae.penalties import PENALTIES, KLDivergence, Penalty
+from skae.penalties import PENALTIES, Penalty
 from skae.revival import resample
-from skae.rows import Rows, geometric_median
-from skae.training import Trainer
+from skae.rows import Columns, Rows, geometric_median
+from skae.training import Monitor, Trainer
 
 __all__ = ["SparseAutoencoder"]
 
@@ -97,11 +99,15 @@ class SparseAutoencoder(BaseAutoencoder):
         - 'gated' learns which units fire and how much in two ways, so that the penalty
           does not shrink the code [8]_.
 
+        A :class:`~skae.penalties.Penalty` has settings of its own; `k` and
+        `sparsity_target` are then not used.
+
     k : int, default=None
         For 'topk' and 'batchtopk': units that fire in a row, at most `n_components`.
-        None stands for `sparsity_target` times `n_components`, at least one.
+        None stands for `sparsity_target` times `n_components`, at least one. It can be
+        changed after the fit, to let more units fire.
 
-    sparsity_target : float, default=0.05
+    sparsity_target : float, default=0.1
         For 'kl': the mean activation wanted, in (0, 1). It also sets `k`.
 
     sparsity_weight : float, default=1.0
@@ -110,7 +116,9 @@ class SparseAutoencoder(BaseAutoencoder):
 
     sparsity_warm_up : int, default=0
         Epochs in which the penalty comes in: `sparsity_weight` rises from zero, and `k`
-        falls from `n_components`. Units then find their place before they compete.
+        falls from `n_components`, by the same factor each time. Units then find their
+        place before they compete. These epochs neither stop training nor lower the
+        learning rate. 'lbfgs' knows no epochs, and uses the whole penalty.
 
     nested_sizes : 'auto' or array-like of int, default=None
         Sizes of leading parts of the code that have to reconstruct a row as well as
@@ -118,14 +126,15 @@ class SparseAutoencoder(BaseAutoencoder):
         code can be cut. 'auto' halves `n_components` four times. None trains the whole
         alone. Each size costs as much time as the whole decoder.
 
-    revival : {'resampling', 'auxiliary'}, default='resampling'
+    revival : {'resampling', 'auxiliary'} or None, default='resampling'
         What becomes of dead units. 'resampling' gives them new weights between epochs,
         which point to rows that are badly reconstructed [2]_, in the first half of
         `max_iter` and until the learning rate has first been divided. 'auxiliary' lets
-        them learn from what the living units leave over [5]_. None leaves them dead, as
+        them learn from what the living units leave over [5]_, as far as their encoder
+        outputs are positive at all. None leaves them dead, as
         ``solver='lbfgs'`` always does.
 
-    dead_after : float, default=5.0
+    dead_after : float, default=2.0
         Epochs after which a unit that has not fired is dead; more precisely, rows seen
         in training, divided by the number of training rows. In `partial_fit` that
         number is taken to be a quarter of the rows seen so far, but at least 1000 and
@@ -142,7 +151,7 @@ class SparseAutoencoder(BaseAutoencoder):
 
     transform_n_components : int, default=None
         Number of units, the first ones, that `transform` returns; None for all. It can
-        be changed after the fit.
+        be changed after the fit. `inverse_transform` takes the others for zeros.
 
     sparse_output : bool, default=False
         Whether `transform` returns a CSR matrix. It can be changed after the fit.
@@ -180,13 +189,13 @@ class SparseAutoencoder(BaseAutoencoder):
     solver : str or Optimizer, default='adam'
         How the loss is minimised: 'adadelta', 'adagrad', 'adam', 'adamw', 'rmsprop',
         'sgd' or 'lbfgs'. The last uses all rows at each step and cannot be
-        used with a penalty of 'batchtopk', 'gated' or 'jumprelu'.
+        used with a penalty of 'gated' or 'jumprelu'.
 
     batch_size : int or 'auto', default='auto'
         Rows in a minibatch; all rows if there are fewer. 'auto' is a 32nd of the rows,
         but at least 32 and at most 256; for 'kl' without a memory, at least
-        ``4 * (1 - sparsity_target) / sparsity_target``, or 1000 if that is more. The
-        short last batch is kept.
+        ``4 * (1 - sparsity_target) / sparsity_target``, but for its sake no more than
+        1000. The short last batch is kept.
 
     learning_rate : str, default='adaptive'
         Course of the learning rate.
@@ -266,8 +275,8 @@ class SparseAutoencoder(BaseAutoencoder):
         weight, in which it is not zero. For 'kl', the mean activation.
 
     n_dead_ : int
-        Units that fire for no training row; for 'kl', units whose activations over
-        all training rows add up to less than one.
+        Units that fire for no training row; for 'kl' none, as no unit is ever zero.
+        After `partial_fit` this and `density_` are those of the newest chunk.
 
     thresholds_ : ndarray of shape (n_components,) or None
         Encoder outputs above which each unit fires, for 'batchtopk', 'jumprelu' and
@@ -293,13 +302,15 @@ class SparseAutoencoder(BaseAutoencoder):
         Training loss of the last epoch, in nats per row.
 
     best_loss_ : float or None
-        Smallest training loss. None with ``early_stopping=True``.
+        Smallest training loss, epochs of `sparsity_warm_up` aside. None with
+        ``early_stopping=True``.
 
     loss_curve_ : list of float
         Training loss of each epoch; it goes on through warm starts and `partial_fit`.
 
     reconstruction_curve_ : list of float
-        Part of the loss: the mean of minus log p(x | code) of each epoch.
+        Part of the loss: the mean of minus log p(x | code) of each epoch, over the
+        leading parts of a nested code, too.
 
     sparsity_curve_ : list of float
         Part of the loss, before it is multiplied by `sparsity_weight`: what the codes
@@ -333,10 +344,10 @@ class SparseAutoencoder(BaseAutoencoder):
 
     Notes
     -----
-    Codes do not depend on the rows that they are computed with, nor on the number of
-    threads: of equal units the first ones count as larger, the threshold of 'batchtopk'
-    lies half-way between two values, and the encoder's products are held to one thread
-    where a last bit could decide whether a unit fires.
+    Codes do not depend on the rows that they are computed with: of equal units the
+    first ones count as larger, and the threshold of 'batchtopk' lies half-way between
+    two values. Where a last bit could decide whether a unit fires, the encoder's
+    products are held to one thread, so that the number of threads decides nothing.
 
     Unless ``shuffle=False``, rows are first put in an order that depends on their
     content alone: shuffling X changes nothing.
@@ -357,7 +368,7 @@ class SparseAutoencoder(BaseAutoencoder):
     .. [7] Rajamanoharan, S. et al. (2024). Jumping ahead: improving reconstruction
        fidelity with JumpReLU sparse autoencoders. arXiv:2407.14435.
     .. [8] Rajamanoharan, S. et al. (2024). Improving dictionary learning with gated
-       sparse autoencoders. NeurIPS.
+       sparse autoencoders. arXiv:2404.16014.
     .. [9] Bussmann, B. et al. (2025). Learning multi-level features with Matryoshka
        sparse autoencoders. ICML.
 
@@ -397,6 +408,7 @@ class SparseAutoencoder(BaseAutoencoder):
 
     _cost_curve = "sparsity_curve_"
 
+    _fitted_penalty: str
     density_: Array
     n_dead_: int
 
@@ -409,12 +421,12 @@ class SparseAutoencoder(BaseAutoencoder):
         code_activation: str = "auto",
         penalty: str | Penalty = "topk",
         k: int | None = None,
-        sparsity_target: float = 0.05,
+        sparsity_target: float = 0.1,
         sparsity_weight: float = 1.0,
         sparsity_warm_up: int = 0,
         nested_sizes: Literal["auto"] | ArrayLike | None = None,
         revival: Literal["resampling", "auxiliary"] | None = "resampling",
-        dead_after: float = 5.0,
+        dead_after: float = 2.0,
         unit_norm: bool | Literal["auto"] = "auto",
         decoder_bias_init: Literal["mean", "geometric_median"] = "mean",
         transform_n_components: int | None = None,
@@ -493,13 +505,19 @@ class SparseAutoencoder(BaseAutoencoder):
     def _penalty(self, epoch: float) -> Penalty:
         """Return the penalty of an epoch, counted from one."""
         n, k = int(self._plan["down"][-1]), self.k
-        if k is None:
-            k = max(1, round(self.sparsity_target * n))
-        if epoch < self.sparsity_warm_up:
-            k = round(n + (k - n) * epoch / self.sparsity_warm_up)
-        return resolve(
-            self.penalty, PENALTIES, k=k, sparsity_target=self.sparsity_target
-        )
+        settings = {"sparsity_target": self.sparsity_target}
+        settings["k"] = max(1, round(self.sparsity_target * n)) if k is None else k
+        penalty: Penalty = resolve(self.penalty, PENALTIES, **settings)
+        validate_parameters(penalty)
+        if type(penalty).__name__ != self._fitted_penalty:
+            raise ValueError(
+                f"penalty={self.penalty!r} is not what the model was fitted with, "
+                f"{self._fitted_penalty}: use fit with warm_start=False."
+            )
+        if epoch < self.sparsity_warm_up and hasattr(penalty, "k"):
+            slack = (n / penalty.k) ** (1.0 - epoch / self.sparsity_warm_up)
+            penalty = clone(penalty).set_params(k=round(slack * penalty.k))
+        return penalty
 
     @property
     def _kind(self) -> Penalty:
@@ -546,11 +564,16 @@ class SparseAutoencoder(BaseAutoencoder):
         trainer.change(bottleneck=SparseCode(penalty, sizes, n_revived, limit))
         return resampled
 
+    def _monitor(self, held_out: Rows | None) -> Monitor:
+        monitor = super()._monitor(held_out)
+        monitor.patience_from = self.sparsity_warm_up
+        return monitor
+
     def _rows_per_step(self, n_rows: int) -> int:
         """Return the batch size; with "auto", means over a batch are accurate."""
-        size, kind = super()._rows_per_step(n_rows), self._kind
-        if self.batch_size == "auto" and isinstance(kind, KLDivergence):
-            return max(size, min(MOST_POOLED, int(np.ceil(kind.fewest_rows))))
+        size, fewest = super()._rows_per_step(n_rows), self._kind.fewest_rows
+        if self.batch_size == "auto":
+            return max(size, min(MOST_POOLED, int(np.ceil(fewest))))
         return size
 
     def _code_size(self, n_features: int) -> int:
@@ -580,12 +603,21 @@ class SparseAutoencoder(BaseAutoencoder):
     def _options(self) -> dict[str, Any]:
         return {"unit_norm": self._has_unit_norm()}
 
+    def _prepare(
+        self, rows: Rows, family: Any, columns: Columns, rng: Generator, keep: bool
+    ) -> Any:
+        if not (keep and hasattr(self, "_theta")):
+            self._fitted_penalty = type(self._kind).__name__
+        return super()._prepare(rows, family, columns, rng, keep)
+
     def _new_plan(self, n_features: int, family: Any) -> Plan:
         plan = super()._new_plan(n_features, family)
-        n, k = plan.n_components, getattr(self._kind, "k", None)
-        k = self.k if isinstance(self.penalty, str) else k
-        if k is not None and k > n:
-            raise ValueError(f"k={k} must be at most n_components={n}.")
+        n, kind = plan.n_components, self._kind
+        k = self.k if isinstance(self.penalty, str) else getattr(kind, "k", None)
+        if hasattr(kind, "k") and k is not None:
+            check_count(k, "k")
+            if k > n:
+                raise ValueError(f"k={k} must be at most n_components={n}.")
         check_cut(self.transform_n_components, n)
         if self.solver == "lbfgs":
             self._check_lbfgs()
@@ -594,7 +626,7 @@ class SparseAutoencoder(BaseAutoencoder):
     def _check_lbfgs(self) -> None:
         """Refuse what has no gradient over all rows."""
         kind, name = self._kind, f"penalty={self.penalty!r}"
-        if not kind.is_differentiable or kind.rows_meet > kind.pools:
+        if not kind.is_differentiable:
             raise ValueError(
                 f"solver='lbfgs' needs the gradient of the loss over all rows, which "
                 f"{name} does not have: choose another solver or penalty."
@@ -626,13 +658,13 @@ class SparseAutoencoder(BaseAutoencoder):
 
     def _advise(self, n_rows: int) -> None:
         """Warn of small batches and of many dead units."""
-        kind, n_batch = self._kind, self._rows_per_step(n_rows)
-        if isinstance(kind, KLDivergence) and n_batch < min(kind.fewest_rows, n_rows):
+        fewest, n_batch = self._kind.fewest_rows, self._rows_per_step(n_rows)
+        if self.solver != "lbfgs" and n_batch < min(fewest, n_rows):
             warnings.warn(
                 f"penalty={self.penalty!r} takes the mean activation over batches of "
                 f"{n_batch} rows, where it is not accurate: use batch_size="
-                f"{int(np.ceil(kind.fewest_rows))} or more, or penalty=KLDivergence("
-                f"sparsity_target={kind.sparsity_target}, memory=1000).",
+                f"{int(np.ceil(fewest))} or more, or a penalty=KLDivergence(...) with "
+                f"a memory, such as memory=1000.",
                 stacklevel=4,
             )
         if 2 * self.n_dead_ > len(self.density_):
@@ -682,23 +714,6 @@ class SparseAutoencoder(BaseAutoencoder):
             return model.encode_sparse(data, n)
         return model.encode(data, n)
 
-    def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the reconstruction for each code, in the units of the data.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_components)
-            Codes, as `transform` returns them, or their first units; the others are
-            then taken for zeros. Sparse matrices are made dense one block at a time.
-
-        Returns
-        -------
-        X_original : ndarray of shape (n_samples, n_features)
-            The mean of p(x | code).
-        """
-        check_is_fitted(self)
-        return self._model().decode(self._check_codes(X, "X", accept_sparse="csr"))
-
     def _check_codes(
         self, codes: Any, name: str, accept_sparse: str | bool = False
     ) -> Any:
@@ -722,8 +737,11 @@ class SparseAutoencoder(BaseAutoencoder):
 
 def check_cut(n_kept: int | None, n_components: int) -> None:
     """Refuse to return more units than there are."""
-    if n_kept is not None and not 1 <= n_kept <= n_components:
+    if n_kept is None:
+        return
+    check_count(n_kept, "transform_n_components")
+    if n_kept > n_components:
         raise ValueError(
-            f"transform_n_components={n_kept} must lie between 1 and "
-            f"n_components={n_components}."
+            f"transform_n_components={n_kept} must be at most n_components="
+            f"{n_components}."
         )
