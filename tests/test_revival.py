@@ -33,6 +33,7 @@ def make(
     bottleneck = SparseCode(penalty or TopK(2))
     objective, size = plan.objective(bottleneck, unit_norm=unit_norm)
     theta = 0.3 * rng.standard_normal(size)
+    objective.shared.of(theta)[...] = 0.0
     objective.own.of(theta)[...] = bottleneck.start(K)
     X = rng.standard_normal((N, D))
     trainer = Trainer(
