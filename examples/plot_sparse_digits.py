@@ -123,8 +123,8 @@ print(f"dead units without revival: {left_alone.n_dead_:3d} of 100")
 # How many units should fire?
 # ---------------------------
 # The more units fire, the closer is the reconstruction. What a linear classifier can do
-# with the codes depends less on it: one unit says most of what there is to know about
-# the class, and with twenty that fire the codes are as good as the pixels.
+# with the codes depends less on it: two units say most of what there is to know about
+# the class, and from five on the codes are about as good as the pixels.
 
 ks = [2, 5, 10, 20, 50]
 models = [model if k == 5 else autoencoder(k).fit(X_train) for k in ks]

@@ -316,7 +316,26 @@ def norms(h: Array) -> tuple[Array, Array]:
     return np.abs(h).sum(axis=1), np.maximum(square, np.finfo(h.dtype).tiny)
 
 
-class TopK(Penalty):
+class Selection(Penalty):
+    """A penalty that lets some units fire as they are, for nothing."""
+
+    selects = compares_sizes = True
+
+    def backward(
+        self,
+        h: Array,
+        own: Array,
+        a: Array,
+        d_a: Array,
+        weight: Array,
+        d_h: Array,
+        d_own: Array,
+    ) -> None:
+        """Write `d_a` where a unit fires."""
+        np.multiply(d_a, a != 0, out=d_h)
+
+
+class TopK(Selection):
     r"""In each row the k largest units fire, the others are zero.
 
     .. math:: a_j = h_j \ \text{if} \ h_j \ \text{is among the} \ k \
@@ -335,8 +354,6 @@ class TopK(Penalty):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"k": [POSITIVE_INT]}
 
-    selects = compares_sizes = True
-
     def __init__(self, k: int = 32) -> None:
         self.k = k
 
@@ -344,19 +361,6 @@ class TopK(Penalty):
         """Write the largest units, and no cost."""
         keep(h, largest(h, self.k), a)
         cost.fill(0.0)
-
-    def backward(
-        self,
-        h: Array,
-        own: Array,
-        a: Array,
-        d_a: Array,
-        weight: Array,
-        d_h: Array,
-        d_own: Array,
-    ) -> None:
-        """Write `d_a` where a unit fires."""
-        np.multiply(d_a, a != 0, out=d_h)
 
 
 def keep(h: Array, fires: Array, a: Array) -> None:
@@ -409,7 +413,7 @@ def kth_largest(h: Array, k: int) -> Array:
     return np.asarray(np.partition(h, n - k, axis=1)[:, n - k])
 
 
-class BatchTopK(Penalty):
+class BatchTopK(Selection):
     r"""In a batch of B rows the B k largest entries fire, the others are zero.
 
     .. math:: a_j = h_j \ \text{if} \ h_j \ge \theta, \ \text{else} \ 0; \qquad
@@ -431,7 +435,7 @@ class BatchTopK(Penalty):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"k": [POSITIVE_INT]}
 
     activations = frozenset({"logistic", "relu", "softplus"})
-    rows_meet = selects = compares_sizes = True
+    rows_meet = True
 
     def __init__(self, k: int = 32) -> None:
         self.k = k
@@ -457,19 +461,6 @@ class BatchTopK(Penalty):
         """Write the units above the threshold, and no cost."""
         keep(h, h >= own[0], a)
         cost.fill(0.0)
-
-    def backward(
-        self,
-        h: Array,
-        own: Array,
-        a: Array,
-        d_a: Array,
-        weight: Array,
-        d_h: Array,
-        d_own: Array,
-    ) -> None:
-        """Write `d_a` where a unit fires."""
-        np.multiply(d_a, a != 0, out=d_h)
 
 
 def threshold(h: Array, weight: Array, k: int) -> float:
