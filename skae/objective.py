@@ -2,7 +2,10 @@
 
     x -> corrupt -> encode -> bottleneck -> decode -> -log p(x | eta)
 
-Four conventions hold everywhere.
+A step has three phases. `encode_phase` and `decode_phase` split by rows of the batch,
+`weight_phase` by rows of the weights; rows meet between the first two only, in `meet`.
+
+Five conventions hold everywhere.
 
 1. Everything is nats per row: sums over features, weighted means over rows. Weights
    are divided by what as many rows weigh on average; there is no other normalisation.
@@ -11,6 +14,8 @@ Four conventions hold everywhere.
 3. Gradients add; deltas are overwritten.
 4. Randomness comes first: once a batch is drawn, the objective is a deterministic
    function of the parameters, and every gradient can be checked.
+5. The units of a code may keep numbers of their `own`: thresholds, say, or the rows
+   since a unit has fired. Some have a gradient, the others follow from the rows.
 """
 
 from __future__ import annotations
@@ -30,7 +35,19 @@ __all__ = ["Batch", "Loss", "Objective", "Parameters"]
 
 
 class Parameters(NamedTuple):
-    """The views of one flat vector: parameters, or their gradient."""
+    """The views of one flat vector: parameters, or their gradient.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n_weights,)
+        All weights, which are also those of `encoder` and `decoder`; no biases.
+    encoder, decoder : list of tuple of ndarray
+        Weights and bias of each layer.
+    shared : ndarray of shape (n_shared,)
+        The distribution's parameters that no code changes.
+    own : ndarray of shape (n_own, n_components)
+        The numbers that the units of the code keep; those with a gradient come first.
+    """
 
     weights: Array
     encoder: Views
