@@ -169,12 +169,10 @@ class Model:
         """
         weight = self.objective.encoder.layers[-1].weight.of(self.theta)
         weight[:, self.plan.n_components :] = 0.0
-        weight, start = self.objective.decoder.layers[-1].weight.of(self.theta), 0
-        for member, columns in self.family.parts(self.plan.n_features):
-            n = len(self.center[columns])
-            stop = start + member.n_outputs(n)
-            weight[:, start + n : stop] = 0.0
-            start = stop
+        weight = self.objective.decoder.layers[-1].weight.of(self.theta)
+        others = np.ones(weight.shape[1], dtype=bool)
+        others[self.mean_outputs()] = False
+        weight[:, others] = 0.0
 
     def theta_of_means(self, dtype: np.dtype[Any]) -> Array:
         """Return the parameters that describe every row by the columns' statistics."""
@@ -332,7 +330,7 @@ class Model:
 
     def encode_sparse(self, X: Any, n_components: int) -> sparse.csr_matrix:
         """Return the first units of each row's code; zeros take no memory."""
-        data, columns = [np.empty(0, X.dtype)], [np.empty(0, np.intp)]
+        data, columns = [np.empty(0, X.dtype)], [np.empty(0, np.int32)]
         counts = np.zeros(X.shape[0] + 1, np.intp)
         with np.errstate(all="ignore"):
             for place, _, code in self.codes(self.rows(X)):
