@@ -7,8 +7,11 @@ from skae.displays import (
     LossCurveDisplay,
     ReconstructionDisplay,
 )
+from skae.estimators.classifier import StackedAutoencoderClassifier
 from skae.estimators.denoising import DenoisingAutoencoder
+from skae.estimators.regressor import StackedAutoencoderRegressor
 from skae.estimators.sparse import SparseAutoencoder
+from skae.estimators.stacked import StackedAutoencoder
 from skae.estimators.variational import VariationalAutoencoder
 
 __all__ = [
@@ -18,5 +21,8 @@ __all__ = [
     "LossCurveDisplay",
     "ReconstructionDisplay",
     "SparseAutoencoder",
+    "StackedAutoencoder",
+    "StackedAutoencoderClassifier",
+    "StackedAutoencoderRegressor",
     "VariationalAutoencoder",
 ]

@@ -193,7 +193,9 @@ def group_sums(block: Any, groups: list[tuple[NDArray[Any], Any]]) -> Iterator[A
         yield np.asarray(block[:, place].sum(axis=1)).ravel()
 
 
-def check_units(columns: Any, dtype: np.dtype[Any], names: Any) -> None:
+def check_units(
+    columns: Any, dtype: np.dtype[Any], names: Any, what: str = "Column"
+) -> None:
     """Refuse columns so large or so small that their spread cannot be formed."""
     limits, double = np.finfo(dtype), np.finfo(np.float64)
     with np.errstate(over="ignore"):
@@ -204,9 +206,9 @@ def check_units(columns: Any, dtype: np.dtype[Any], names: Any) -> None:
     if bad.any():
         j = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"Column {column_name(j, names)} ranges from {columns.low[j]:g} to "
+            f"{what} {column_name(j, names)} ranges from {columns.low[j]:g} to "
             f"{columns.high[j]:g}; its standard deviation cannot be represented in "
-            f"{dtype}. Rescale the column."
+            f"{dtype}. Rescale the {what.lower()}."
         )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Layout", "Slot"]
+__all__ = ["Array", "Layout", "Slot", "runs"]
 
 Array = NDArray[Any]
 
@@ -43,13 +44,30 @@ class Slot:
 
 
 class Layout:
-    """Hands out slots one after the other."""
+    """Hands out slots one after the other.
 
-    def __init__(self) -> None:
-        self.size = 0
+    Parameters
+    ----------
+    size : int
+        Length of what there is already.
+    """
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
 
     def slot(self, *shape: int) -> Slot:
         """Reserve a new array of this shape at the end of the vector."""
         slot = Slot(self.size, tuple(int(n) for n in shape))
         self.size += slot.size
         return slot
+
+
+def runs(slots: Iterable[Slot]) -> list[slice]:
+    """Return the parts of the flat vector that slots cover; neighbours are merged."""
+    merged: list[slice] = []
+    for start, stop in sorted({(s.start, s.start + s.size) for s in slots if s.size}):
+        if merged and merged[-1].stop == start:
+            merged[-1] = slice(merged[-1].start, stop)
+        else:
+            merged.append(slice(start, stop))
+    return merged

@@ -21,7 +21,7 @@ from skae.composite import as_distribution
 from skae.corruptions import Corruption, NoCorruption
 from skae.distributions import Distribution
 from skae.draws import normal_draws
-from skae.layout import Array, Layout, Slot
+from skae.layout import Array, Layout
 from skae.network import Padded, encoder_decoder, initialize
 from skae.objective import Objective
 from skae.rows import Columns, Rows, rows_in_block
@@ -86,7 +86,6 @@ class Plan:
             (self.activations[0], self.activations[1]),
             self.tied,
         )
-        weights = Slot(0, (encoder.layers[0].bias.start,))
         objective = Objective(
             encoder=encoder,
             bottleneck=bottleneck,
@@ -94,7 +93,6 @@ class Plan:
             distribution=family,
             corruption=corruption or NoCorruption(),
             corruption_level=corruption_level,
-            weights=weights,
             shared=layout.slot(family.n_shared(self.n_features)),
             own=layout.slot(bottleneck.n_own, self.n_components),
             **options,

@@ -28,8 +28,8 @@ import numpy as np
 from skae.bottlenecks import Bottleneck
 from skae.corruptions import Bounds, Corruption
 from skae.distributions import Distribution
-from skae.layout import Array, Slot
-from skae.network import Chain, Tape, Views, share
+from skae.layout import Array, Slot, runs
+from skae.network import Chain, Dense, Tape, Views, share
 
 __all__ = ["Batch", "Loss", "Objective", "Parameters"]
 
@@ -39,8 +39,9 @@ class Parameters(NamedTuple):
 
     Attributes
     ----------
-    weights : ndarray of shape (n_weights,)
-        All weights, which are also those of `encoder` and `decoder`; no biases.
+    weights : list of ndarray
+        All weights that are trained, as the runs of the vector that hold them; they
+        are also those of `encoder` and `decoder`. No biases.
     encoder, decoder : list of tuple of ndarray
         Weights and bias of each layer.
     shared : ndarray of shape (n_shared,)
@@ -49,7 +50,7 @@ class Parameters(NamedTuple):
         The numbers that the units of the code keep; those with a gradient come first.
     """
 
-    weights: Array
+    weights: list[Array]
     encoder: Views
     decoder: Views
     shared: Array
@@ -81,9 +82,11 @@ class Batch:
     Attributes
     ----------
     x : ndarray of shape (n_rows, n_features)
-        Clean rows, the target.
+        Clean rows.
     x_in : ndarray of shape (n_rows, n_features)
         What the encoder sees: corrupted or otherwise changed rows, or `x` itself.
+    target : ndarray of shape (n_rows, n_targets)
+        What the decoder's output has to explain: `x` itself, unless rows are labelled.
     weight : ndarray of shape (n_rows,)
         Row weights; over a batch they sum to one, on average.
     noise : ndarray of shape (n_rows, ...)
@@ -92,14 +95,14 @@ class Batch:
         Codes, and the loss's derivative with respect to them.
     encoder, decoder : Tape
         Activations and deltas; the decoder's have ``n_rows * n_samples`` rows.
-    nll : ndarray of shape (n_rows, n_samples, n_features)
-        ``-log p(x | z)`` per row, draw and feature.
+    nll : ndarray of shape (n_rows, n_samples, n_targets)
+        ``-log p(target | z)`` per row, draw and column.
     d_shared : ndarray of shape (n_rows, n_samples, n_shared)
         Its derivative with respect to the shared parameters, where they are learned.
     d_own : ndarray of shape (n_rows, n_learned, n_components)
         The loss's derivative with respect to what the code's units learn of their own.
     misfit, cost : ndarray of shape (n_rows, n_samples)
-        Sum of `nll` over features, and what the code costs.
+        Sum of `nll` over columns, and what the code costs.
     total : ndarray of shape (n_rows, n_samples)
         ``misfit + beta * cost``.
     share : ndarray of shape (n_rows, n_samples)
@@ -110,6 +113,7 @@ class Batch:
 
     x: Array
     x_in: Array
+    target: Array
     weight: Array
     noise: Array
     code: Array
@@ -151,15 +155,19 @@ class Objective:
         The five parts.
     corruption_level : float
         How much the input is damaged.
-    weights, shared, own : Slot
-        All weights, the distribution's parameters that no code changes, and the
-        numbers that the bottleneck keeps for each unit of the code.
+    shared, own : Slot
+        The distribution's parameters that no code changes, and the numbers that the
+        bottleneck keeps for each unit of the code.
     alpha, beta : float
         Weights of the L2 penalty and of what the code costs.
     learns_shared : bool
         Whether the shared parameters have a gradient.
     unit_norm : bool
         Whether the decoder's direction for each unit of the code has length one.
+    n_targets : int or None
+        Columns of what is to be explained, if that is not the row itself.
+    is_frozen : bool
+        Whether the encoder stays as it is.
     """
 
     encoder: Chain
@@ -168,13 +176,14 @@ class Objective:
     distribution: Distribution
     corruption: Corruption
     corruption_level: float
-    weights: Slot
     shared: Slot
     own: Slot
     alpha: float = 0.0
     beta: float = 1.0
     learns_shared: bool = False
     unit_norm: bool = False
+    n_targets: int | None = None
+    is_frozen: bool = False
 
     @property
     def n_components(self) -> int:
@@ -196,10 +205,27 @@ class Objective:
         """Whether the encoder sees anything else than the target."""
         return self.corruption_level > 0 or self.distribution.changes_inputs
 
+    @property
+    def trained(self) -> tuple[Dense, ...]:
+        """The layers that are trained."""
+        encoder = () if self.is_frozen else self.encoder.layers
+        return (*encoder, *self.decoder.layers)
+
+    @property
+    def weights(self) -> list[slice]:
+        """Where the weights are that are trained."""
+        return runs(layer.weight for layer in self.trained)
+
+    @property
+    def places(self) -> list[slice]:
+        """Where everything is that a step may change."""
+        slots = [slot for layer in self.trained for slot in (layer.weight, layer.bias)]
+        return runs([*slots, self.shared, self.own])
+
     def of(self, flat: Array) -> Parameters:
         """Return `flat` seen as parameters."""
         return Parameters(
-            self.weights.of(flat),
+            [flat[place] for place in self.weights],
             self.encoder.of(flat),
             self.decoder.of(flat),
             self.shared.of(flat),
@@ -211,18 +237,22 @@ class Objective:
         n_samples, k = self.bottleneck.n_samples, self.n_components
         n_shared = self.shared.size if self.learns_shared else 0
         x = np.empty((n_rows, self.n_features), dtype)
+        target = (
+            x if self.n_targets is None else np.empty((n_rows, self.n_targets), dtype)
+        )
         code = np.empty((n_rows, n_samples, k), dtype)
         of_draws = np.empty((4, n_rows, n_samples), dtype)
         return Batch(
             x=x,
             x_in=np.empty_like(x) if self.changes_inputs else x,
+            target=target,
             weight=np.empty(n_rows, dtype),
             noise=np.empty((n_rows, 0), dtype),
             code=code,
             d_code=np.empty_like(code),
             encoder=Tape.empty(self.encoder, n_rows, dtype),
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
-            nll=np.empty((n_rows, n_samples, self.n_features), dtype),
+            nll=np.empty((n_rows, n_samples, target.shape[1]), dtype),
             d_shared=np.empty((n_rows, n_samples, n_shared), dtype),
             d_own=np.empty((n_rows, self.bottleneck.n_learned, k), dtype),
             misfit=of_draws[0],
@@ -262,7 +292,7 @@ class Objective:
     def decode_phase(self, params: Parameters, own: Array, batch: Batch) -> None:
         """Find every loss and every delta; rows do not meet, so any rows will do."""
         eta = self.decode(params, own, batch)
-        target = batch.x[:, None]
+        target = batch.target[:, None]
         self.distribution.nll(target, eta, params.shared, batch.nll)
         np.sum(batch.nll, axis=2, out=batch.misfit)
         np.multiply(batch.cost, self.beta, out=batch.total)
@@ -274,6 +304,13 @@ class Objective:
         d_shared = batch.d_shared if self.learns_shared else None
         self.distribution.gradient(target, eta, params.shared, d_eta, d_shared)
         d_eta *= batch.share[:, :, None]
+        self.backward(params, own, batch)
+
+    def backward(self, params: Parameters, own: Array, batch: Batch) -> None:
+        """Find all deltas, given those of the decoder's output."""
+        if self.is_frozen:
+            self.decoder.backward(params.decoder, batch.decoder)
+            return
         d_z = batch.d_code.reshape(-1, self.n_components)
         self.decoder.backward(params.decoder, batch.decoder, d_z)
         self.bottleneck.backward(
@@ -308,8 +345,9 @@ class Objective:
         part: tuple[int, int] = (0, 1),
     ) -> None:
         """Add the gradient, given all deltas; shares of it are independent."""
-        z = batch.code.reshape(-1, self.n_components)
-        self.encoder.gradients(grads.encoder, batch.x_in, batch.encoder, product, part)
+        z, x = batch.code.reshape(-1, self.n_components), batch.x_in
+        if not self.is_frozen:
+            self.encoder.gradients(grads.encoder, x, batch.encoder, product, part)
         self.decoder.gradients(grads.decoder, z, batch.decoder, product, part)
         if self.learns_shared:
             place = share(self.shared.size, part)
@@ -324,11 +362,14 @@ class Objective:
         """Add the gradient of the penalty on weights; return its value."""
         if self.alpha == 0:
             return 0.0
-        for start in range(0, params.weights.size, product.size):
-            weights = params.weights[start : start + product.size]
-            scaled = np.multiply(weights, self.alpha, out=product[: weights.size])
-            grads.weights[start : start + weights.size] += scaled
-        return 0.5 * self.alpha * float(params.weights @ params.weights)
+        square = 0.0
+        for weights, slope in zip(params.weights, grads.weights, strict=True):
+            for start in range(0, weights.size, product.size):
+                some = weights[start : start + product.size]
+                scaled = np.multiply(some, self.alpha, out=product[: some.size])
+                slope[start : start + some.size] += scaled
+            square += float(weights @ weights)
+        return 0.5 * self.alpha * square
 
     def constrain(self, params: Parameters, grads: Parameters) -> None:
         """Take out of the gradient what would change the length of directions."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,13 +43,14 @@ class Moments:
         Running averages, one row for each.
     n_steps : int
         Steps taken so far.
-    n_weights : int
-        The first `n_weights` parameters are weights and may decay; biases never do.
     """
 
     arrays: Array
     n_steps: int
-    n_weights: int
+
+    def at(self, place: slice) -> Moments:
+        """Return a view of what concerns some of the parameters."""
+        return Moments(self.arrays[:, place], self.n_steps)
 
 
 class Optimizer(Component, ABC):
@@ -61,15 +62,30 @@ class Optimizer(Component, ABC):
     #: True if the rule decays weights by itself, outside the objective.
     decoupled: ClassVar[bool] = False
 
-    def init(self, theta: Array, n_weights: int) -> Moments:
+    def init(self, theta: Array) -> Moments:
         """Return the memory before the first step."""
         shape = (self.n_moments, theta.size)
-        return Moments(np.zeros(shape, dtype=theta.dtype), 0, n_weights)
+        return Moments(np.zeros(shape, dtype=theta.dtype), 0)
 
-    def step(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
-        """Move `theta` in place by one step of length `rate`; `grad` is consumed."""
+    def step(
+        self,
+        theta: Array,
+        grad: Array,
+        moments: Moments,
+        rate: float,
+        places: Sequence[slice] = (slice(None),),
+    ) -> None:
+        """Move `theta` in place by one step of length `rate`; `grad` is consumed.
+
+        Only the parameters in `places` move.
+        """
         moments.n_steps += 1
-        self._move(theta, grad, moments, rate)
+        for place in places:
+            self._move(theta[place], grad[place], moments.at(place), rate)
+
+    def decay(self, weights: Sequence[Array], rate: float) -> None:
+        """Shrink weights before a step, if the rule is `decoupled`."""
+        return
 
     @abstractmethod
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
@@ -261,8 +277,12 @@ class AdamW(Optimizer):
         self.epsilon = epsilon
         self.alpha = alpha
 
+    def decay(self, weights: Sequence[Array], rate: float) -> None:
+        """Multiply weights by ``1 - rate * alpha``."""
+        for weight in weights:
+            weight *= 1 - rate * self.alpha
+
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
-        theta[: moments.n_weights] *= 1 - rate * self.alpha
         Adam(self.beta_1, self.beta_2, self.epsilon)._move(theta, grad, moments, rate)
 
 

@@ -46,7 +46,11 @@ def blocks(X: Any, index: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def arrange(
-    X: Any, weight: Array | None = None, merge: bool = False, keep_order: bool = False
+    X: Any,
+    weight: Array | None = None,
+    merge: bool = False,
+    keep_order: bool = False,
+    labels: Array | None = None,
 ) -> tuple[Array, Array | None]:
     """Put the rows of positive weight into an order that only their content decides.
 
@@ -61,6 +65,8 @@ def arrange(
         row of weight two and a row given twice are then the same.
     keep_order : bool
         Whether the rows stay in the order of X.
+    labels : ndarray of shape (n_samples, n_labels) or None
+        Further content of the rows. It decides the order of equal rows only.
 
     Returns
     -------
@@ -71,15 +77,17 @@ def arrange(
         Weights, at the places in `index`.
     """
     rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
-    keys = row_keys(X, rows)
+    parts = [X] if labels is None else [labels, X]
+    keys = np.array([row_keys(part, rows) for part in parts])
     given = np.ones(X.shape[0]) if weight is None else weight
-    order = np.lexsort((given[rows], keys))
-    rows, keys = rows[order], keys[order]
+    order = np.lexsort((given[rows], *keys))
+    rows, keys = rows[order], keys[:, order]
     if merge:
-        first = np.append(True, keys[1:] != keys[:-1])
+        first = np.append(True, (keys[:, 1:] != keys[:, :-1]).any(axis=0))
         # Rows that are not equal hardly ever share a key; if they do, they stay apart.
         same = np.flatnonzero(~first)
-        first[same] = ~equal_rows(X, rows[same - 1], rows[same])
+        pairs = rows[same - 1], rows[same]
+        first[same] = ~np.all([equal_rows(part, *pairs) for part in parts], axis=0)
         if weight is not None or len(same):
             weight = np.zeros_like(given)
             starts = np.flatnonzero(first)
@@ -235,6 +243,10 @@ class Rows:
             weight.fill(1.0 / total)
         else:
             np.divide(self.weight[index], total, out=weight, casting="same_kind")
+
+    def load_target(self, index: Array, target: Array) -> None:
+        """Write what is to be explained; here the rows, which `load` has written."""
+        return
 
     def standardize(self, x: Array) -> None:
         """Bring rows in the units of X into those of the network, in place."""

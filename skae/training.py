@@ -78,12 +78,28 @@ class Trainer:
         self.bounds, self.limits = bounds, limits
         self.shuffle, self.rng = shuffle, rng
         self.batch_size = min(batch_size, len(rows))
-        self.grad = np.zeros_like(theta)
+        # Memory that is never touched, of parameters that stay, costs nothing.
+        self.grad = np.zeros(theta.shape, theta.dtype)
+        self.places = objective.places
         self.params, self.grads = objective.of(theta), objective.of(self.grad)
         self.product = objective.product(theta.dtype)
         self.batch = objective.batch(self.batch_size, theta.dtype)
         self.mean_weight, self.n_rows = rows.mean_weight, len(rows)
         self.first_loss: float | None = None
+
+    def turned_to(self, objective: Objective, rows: Rows, **parts: Any) -> Trainer:
+        """Return a trainer of the same parameters, by the same generator.
+
+        `parts` replace further arguments of this class.
+        """
+        same: dict[str, Any] = {
+            "bounds": self.bounds,
+            "limits": self.limits,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "rng": self.rng,
+        }
+        return Trainer(objective, self.theta, rows, **(same | parts))
 
     def change(self, **parts: Any) -> None:
         """Replace parts of the objective, which keeps its parameters."""
@@ -98,6 +114,7 @@ class Trainer:
         if len(index) < len(batch.x):
             batch = batch.rows(0, len(index))
         self.rows.load(index, batch.x, batch.weight, total)
+        self.rows.load_target(index, batch.target)
         self.objective.draw(batch, self.bounds, self.rng)
         self.objective.encode_phase(self.params, batch)
         return batch
@@ -127,7 +144,7 @@ class Trainer:
                 total = self.mean_weight * len(index)
                 loss = self.step(index, total, optimizer, moments, rate)
                 sums += np.multiply(len(index), loss)
-        if not np.isfinite(self.theta).all():
+        if not all(np.isfinite(self.theta[place]).all() for place in self.places):
             raise DivergenceError("a weight is no longer finite")
         return Loss(*(sums / len(order)).tolist())
 
@@ -140,12 +157,14 @@ class Trainer:
         rate: float,
     ) -> Loss:
         """Move the parameters once, by the gradient of these rows; return the loss."""
-        self.grad.fill(0.0)
+        for place in self.places:
+            self.grad[place] = 0.0
         objective, batch = self.objective, self.encode(index, total)
         own = objective.meet(self.params, batch)
         loss = self.begin(self.penalized(self.evaluate(batch, own)))
         objective.constrain(self.params, self.grads)
-        optimizer.step(self.theta, self.grad, moments, rate)
+        optimizer.decay(self.params.weights, rate)
+        optimizer.step(self.theta, self.grad, moments, rate, self.places)
         objective.restore(self.params)
         memory = objective.bottleneck.remember(self.params.own, own, batch.code)
         self.params.own[...] = memory
@@ -251,12 +270,17 @@ class Monitor:
     stopping : Stopping
         When to stop.
     validate : callable or None
-        Returns the loss on held-out rows. It then decides when to stop, and the
-        parameters with the smallest are kept.
+        Returns the loss on held-out rows, or minus a score. It then decides when to
+        stop, and the parameters with the smallest are kept.
     report : callable or None
         Called with a line of text after each epoch.
     patience_from : int
         Epochs that are not judged, because the objective still changes in them.
+
+    Attributes
+    ----------
+    trouble : str or None
+        Why training stopped before it had settled, if it did.
     """
 
     def __init__(
@@ -274,6 +298,7 @@ class Monitor:
         self.least = math.inf
         self.losses: list[Loss] = []
         self.validation_losses: list[float] = []
+        self.trouble: str | None = None
 
     def __call__(self, losses: Loss) -> bool:
         """Record the loss of an epoch; return whether progress has stalled."""
@@ -288,7 +313,7 @@ class Monitor:
                 self.best_theta[...] = self.theta
                 self.least = loss if judged else math.inf
             self.validation_losses.append(loss)
-            line += f", validation loss = {loss:.6g}"
+            line += f", validation score = {-loss:.6g}"
         if self.report:
             self.report(line)
         return judged and self.stopping.stalls(loss)

@@ -4,7 +4,14 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils import estimator_checks
 
-from skae import DenoisingAutoencoder, SparseAutoencoder, VariationalAutoencoder
+from skae import (
+    DenoisingAutoencoder,
+    SparseAutoencoder,
+    StackedAutoencoder,
+    StackedAutoencoderClassifier,
+    StackedAutoencoderRegressor,
+    VariationalAutoencoder,
+)
 from skae.penalties import PENALTIES
 
 pytestmark = pytest.mark.filterwarnings(
@@ -20,6 +27,8 @@ MEDIAN = "geometric_median"
 
 # Bernoulli models are absent: the checks feed values above one, which they refuse.
 WHOLE = {"corruption_level": 0, "batch_size": 10_000}
+BRIEFLY = {"hidden_layer_sizes": (6,), "pretraining_max_iter": 3}
+SHORT = {**BRIEFLY, "n_components": 8, "max_iter": 100, "learning_rate_init": 0.01}
 ESTIMATORS = {
     "default": DenoisingAutoencoder(max_iter=5),
     "plain, whole batch": DenoisingAutoencoder(max_iter=50, **WHOLE),
@@ -50,6 +59,42 @@ ESTIMATORS = {
         f"sparse, {penalty}": SparseAutoencoder(4, penalty=penalty, max_iter=5)
         for penalty in PENALTIES
     },
+    "stacked": StackedAutoencoder(max_iter=5, **BRIEFLY),
+    "stacked, minibatches": StackedAutoencoder(max_iter=5, batch_size=4, **BRIEFLY),
+    "stacked, deep, whole batch": StackedAutoencoder(
+        max_iter=5,
+        hidden_layer_sizes=(6, 4),
+        activation="logistic",
+        penalty="kl",
+        tied_weights=True,
+        pretraining_max_iter=[3, 0, 2],
+        **WHOLE,
+    ),
+    "stacked, not fine-tuned": StackedAutoencoder(
+        fine_tune=False, corruption="gaussian", corruption_level=[0.1, 0], **BRIEFLY
+    ),
+    "stacked, early stopping": StackedAutoencoder(
+        max_iter=5, early_stopping=True, **BRIEFLY
+    ),
+    "stacked, L-BFGS": StackedAutoencoder(
+        solver="lbfgs", max_iter=20, corruption_level=0, **BRIEFLY
+    ),
+    "classifier": StackedAutoencoderClassifier(**SHORT),
+    "classifier, minibatches": StackedAutoencoderClassifier(batch_size=8, **SHORT),
+    "classifier, whole batch": StackedAutoencoderClassifier(
+        activation="relu", tied_weights=True, class_weight="balanced", **SHORT, **WHOLE
+    ),
+    "classifier, early stopping": StackedAutoencoderClassifier(
+        early_stopping=True, **SHORT
+    ),
+    "classifier, frozen": StackedAutoencoderClassifier(freeze_encoder=True, **SHORT),
+    "regressor": StackedAutoencoderRegressor(**SHORT),
+    "regressor, whole batch": StackedAutoencoderRegressor(
+        activation="relu", early_stopping=True, **SHORT, **WHOLE
+    ),
+    "regressor, L-BFGS": StackedAutoencoderRegressor(
+        solver="lbfgs", corruption_level=0, alpha=0.1, **SHORT
+    ),
     "variational": VariationalAutoencoder(max_iter=5),
     "variational, whole batch": VariationalAutoencoder(max_iter=5, batch_size=10_000),
     "variational, minibatches": VariationalAutoencoder(max_iter=5, batch_size=4),

@@ -823,7 +823,7 @@ def test_verbose(X, capsys, early_stopping):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("Epoch 1, loss = ")
-    assert ("validation loss" in lines[0]) == early_stopping
+    assert ("validation score" in lines[0]) == early_stopping
 
 
 def test_warm_start_goes_on(X):

@@ -15,11 +15,32 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 import skae
-from skae import DenoisingAutoencoder, SparseAutoencoder, VariationalAutoencoder
+from skae import (
+    DenoisingAutoencoder,
+    SparseAutoencoder,
+    StackedAutoencoder,
+    StackedAutoencoderClassifier,
+    StackedAutoencoderRegressor,
+    VariationalAutoencoder,
+)
 from skae.distributions import StudentT
 
 MODELS = Path(__file__).parent / "models"
 
+#: What the stacks have in common.
+STACK = {
+    "hidden_layer_sizes": (3,),
+    "activation": "tanh",
+    "corruption": "masking",
+    "corruption_level": [0.05, 0.0],
+    "pretraining_max_iter": [20, 10],
+    "pretraining_learning_rate_init": 0.005,
+    "learning_rate": "constant",
+    "learning_rate_init": 0.005,
+    "max_iter": 300,
+    "tol": 0.01,
+    "random_state": 0,
+}
 #: One small model of each kind; all settings are given, whatever the defaults become.
 KINDS = {
     "denoising": DenoisingAutoencoder(
@@ -42,6 +63,13 @@ KINDS = {
         tol=0.01,
         random_state=0,
     ),
+    "stacked": StackedAutoencoder(2, code_activation="identity", **STACK),
+    "classifier": StackedAutoencoderClassifier(
+        2, code_activation="tanh", unlabeled=-1, class_weight="balanced", **STACK
+    ),
+    "regressor": StackedAutoencoderRegressor(
+        2, code_activation="tanh", freeze_encoder=True, **STACK
+    ),
     "variational": VariationalAutoencoder(
         2,
         distribution=[
@@ -60,16 +88,36 @@ KINDS = {
     ),
 }
 X = load_iris().data
+#: What the supervised ones learn; they have no target for every third row.
+TARGETS = {
+    "classifier": np.where(np.arange(150) % 3, load_iris().target, -1),
+    "regressor": np.where(np.arange(150) % 3, X[:, 0] + X[:, 2], np.nan),
+}
 every = pytest.mark.parametrize("kind", KINDS)
 
 
 def fitted(kind):
-    return clone(KINDS[kind]).fit(X)
+    return clone(KINDS[kind]).fit(X, TARGETS.get(kind))
 
 
 def results(model):
-    codes = model.transform(X)
-    return codes, model.inverse_transform(codes), model.score_samples(X)
+    """Return what the model makes of the irises, by name."""
+    found = {"codes": model.transform(X)}
+    if hasattr(model, "inverse_transform"):
+        found["reconstructions"] = model.inverse_transform(found["codes"])
+        found["scores"] = model.score_samples(X)
+    for name in ("predict", "predict_proba", "decision_function"):
+        if hasattr(model, name):
+            found[name] = getattr(model, name)(X)
+    return found
+
+
+def go_on(model):
+    """Train the model further, if it can go on from where it is."""
+    if hasattr(model, "partial_fit"):
+        return model.partial_fit(X)
+    kind = "classifier" if hasattr(model, "classes_") else "regressor"
+    return model.set_params(warm_start=True).fit(X, TARGETS[kind])
 
 
 def through_file(dump, load):
@@ -95,23 +143,30 @@ WAYS = {
 }
 
 
+def assert_same(one, other):
+    ours, theirs = results(one), results(other)
+    assert list(ours) == list(theirs)
+    for name, expected in theirs.items():
+        np.testing.assert_array_equal(ours[name], expected)
+
+
 @every
 @pytest.mark.parametrize("way", WAYS)
 def test_a_kept_model_gives_the_same_results(kind, way, tmp_path):
     model = fitted(kind)
     kept = WAYS[way](model, tmp_path)
-    for ours, theirs in zip(results(kept), results(model), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    assert_same(kept, model)
     assert repr(kept) == repr(model)
-    kept.partial_fit(X)
-    model.partial_fit(X)
-    np.testing.assert_array_equal(kept.transform(X), model.transform(X))
+    before = model.transform(X)
+    assert_same(go_on(kept), go_on(model))
+    frozen = getattr(model, "freeze_encoder", False)
+    assert np.array_equal(model.transform(X), before) == frozen
 
 
 @every
 def test_public_classes_are_all_that_skops_must_trust(kind):
     io = pytest.importorskip("skops.io", reason="skops is not installed")
-    model = fitted(kind).partial_fit(X)
+    model = go_on(fitted(kind))
     for name in io.get_untrusted_types(data=io.dumps(model)):
         module, _, member = name.rpartition(".")
         assert module.startswith("skae.")
@@ -151,11 +206,12 @@ def test_models_of_earlier_versions_load(stem):
     path = MODELS / f"{stem}.skops"
     model = io.load(path, trusted=io.get_untrusted_types(file=path))
     with np.load(MODELS / f"{stem}.npz") as expected:
-        codes = model.transform(X)
-        np.testing.assert_allclose(codes, expected["codes"], rtol=1e-6)
-        rows = model.inverse_transform(codes)
-        np.testing.assert_allclose(rows, expected["reconstructions"], rtol=1e-6)
-    assert np.isfinite(model.score_samples(X)).all()
+        found = results(model)
+        scores = found.pop("scores", np.zeros(1))
+        assert set(expected) <= set(found)
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+    assert np.isfinite(scores).all()
 
 
 def save():
@@ -170,8 +226,9 @@ def save():
     for kind in KINDS:
         stem, model = MODELS / f"{skae.__version__}-{kind}", fitted(kind)
         io.dump(model, f"{stem}.skops", compression=ZIP_DEFLATED)
-        codes, reconstructions, _ = results(model)
-        np.savez_compressed(f"{stem}.npz", codes=codes, reconstructions=reconstructions)
+        found = results(model)
+        found.pop("scores", None)
+        np.savez_compressed(f"{stem}.npz", **found)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from skae.layout import Layout, Slot
+from skae.layout import Layout, Slot, runs
 
 
 def test_slots_fill_the_vector_without_overlap():
@@ -36,3 +37,40 @@ def test_slot_survives_pickling_and_is_frozen():
     assert pickle.loads(pickle.dumps(slot)) == slot
     with pytest.raises(AttributeError):
         slot.start = 0
+
+
+@pytest.mark.parametrize(
+    ("slots", "expected"),
+    [
+        ([], []),
+        ([Slot(3, (0,)), Slot(5, (0, 4))], []),
+        ([Slot(2, (3,))], [slice(2, 5)]),
+        ([Slot(2, (3,)), Slot(5, (2, 2))], [slice(2, 9)]),
+        ([Slot(5, (2, 2)), Slot(2, (3,))], [slice(2, 9)]),
+        ([Slot(2, (3,)), Slot(6, (1,))], [slice(2, 5), slice(6, 7)]),
+        ([Slot(2, (3,)), Slot(5, (0,)), Slot(5, (1,))], [slice(2, 6)]),
+        ([Slot(2, (3, 2)), Slot(2, (3, 2)).T, Slot(8, (1,))], [slice(2, 9)]),
+    ],
+)
+def test_runs_merge_neighbours(slots, expected):
+    assert runs(slots) == expected
+    assert runs(iter(slots)) == expected
+
+
+def test_runs_cover_what_the_slots_cover():
+    layout, rng = Layout(), np.random.default_rng(0)
+    slots = [layout.slot(*rng.integers(0, 4, 2)) for _ in range(60)]
+    some = [slots[i] for i in rng.permutation(60)[:30]]
+    covered, found = np.zeros((2, layout.size), dtype=int)
+    for slot in some:
+        slot.of(covered)[...] = 1
+    for run in runs(some):
+        found[run] += 1
+    np.testing.assert_array_equal(found, covered)
+    assert all(a.stop < b.start for a, b in pairwise(runs(some)))
+
+
+def test_a_layout_goes_on_from_what_there_is():
+    layout = Layout(7)
+    assert layout.slot(2, 2) == Slot(7, (2, 2))
+    assert layout.size == 11

@@ -233,7 +233,7 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     case = Case(bottleneck=bottleneck, tied=tied)
     loss, grad = case.evaluate(case.theta)
     batch = case.batch
-    inputs = ("x", "x_in", "weight", "noise")
+    inputs = ("x", "x_in", "target", "weight", "noise")
     for name, array in vars(batch).items():
         if name not in inputs and isinstance(array, np.ndarray):
             array.fill(np.nan)
@@ -340,7 +340,7 @@ def test_loss_per_row_is_the_sum_over_features():
 
 def test_penalty_is_half_alpha_times_the_squared_weights():
     case, without = Case(alpha=0.7), Case(alpha=0.0)
-    weights = case.theta[: case.objective.weights.size]
+    weights = case.theta[case.objective.weights[0]]
     difference = case.loss(case.theta) - without.loss(case.theta)
     assert difference == pytest.approx(0.35 * np.sum(weights**2))
     grads = case.evaluate(case.theta)[1] - without.evaluate(case.theta)[1]
@@ -385,6 +385,72 @@ def test_what_may_differ_between_two_evaluations():
     assert Case(level=0.0, bottleneck="gaussian").objective.is_random
     sizes = certain.objective.n_components, certain.objective.n_features
     assert sizes == (3, N_FEATURES)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_places_are_what_a_step_may_change(tied):
+    case = Case("gaussian", "batchtopk", tied=tied)
+    objective, size = case.objective, case.theta.size
+    assert objective.trained == (*objective.encoder.layers, *objective.decoder.layers)
+    assert objective.places == [slice(0, size)]
+    (weights,) = objective.weights
+    n_weights = N_FEATURES * 5 + 5 * 3
+    assert weights == slice(0, n_weights if tied else 2 * n_weights)
+    frozen = replace(objective, is_frozen=True)
+    assert frozen.trained == objective.decoder.layers
+    slots = [layer.bias for layer in objective.encoder.layers]
+    slots += [] if tied else [layer.weight for layer in objective.encoder.layers]
+    stays = np.zeros(size, dtype=bool)
+    for slot in slots:
+        slot.of(stays)[...] = True
+    for place in frozen.places:
+        assert not stays[place].any()
+        stays[place] = True
+    assert stays.all()
+
+
+@pytest.mark.parametrize("distribution", ["bernoulli", "composite", "gaussian"])
+def test_a_frozen_encoder_has_no_gradient(distribution):
+    case = Case(distribution, level=0.0, alpha=0.3)
+    loss, grad = case.evaluate(case.theta)
+    params = case.objective.of(case.theta)
+    square = sum(np.sum(weight**2) for weight, _ in params.encoder)
+    case.objective = replace(case.objective, is_frozen=True)
+    less, frozen = case.evaluate(case.theta)
+    assert loss - less == pytest.approx(0.15 * square)
+    mask = np.zeros(len(grad), dtype=bool)
+    for place in case.objective.places:
+        mask[place] = True
+    assert not frozen[~mask].any()
+    np.testing.assert_array_equal(frozen[mask], grad[mask])
+
+
+def test_another_target_has_memory_of_its_own():
+    case = Case(level=0.0)
+    assert case.batch.target is case.batch.x
+    other = replace(case.objective, n_targets=2).batch(N_ROWS, np.float32)
+    assert other.target.shape == (N_ROWS, 2)
+    assert other.nll.shape == (N_ROWS, 1, 2)
+    assert other.target.dtype == np.float32
+    assert other.rows(2, 5).target.shape == (3, 2)
+    assert not np.shares_memory(other.target, other.x)
+
+
+def test_the_target_alone_is_explained():
+    case, twin = Case("gaussian", level=0.0), Case("gaussian", level=0.0)
+    other = np.random.default_rng(3).standard_normal(case.batch.x.shape)
+    case.objective = replace(case.objective, n_targets=N_FEATURES)
+    weight, x = case.batch.weight, case.batch.x
+    case.batch = case.objective.batch(N_ROWS, case.theta.dtype)
+    case.batch.x[...], case.batch.weight[...] = x, weight
+    case.objective.draw(case.batch, (x, x), np.random.default_rng(0))
+    case.batch.target[...] = x
+    loss, grad = case.evaluate(case.theta)
+    assert loss == twin.loss(case.theta)
+    np.testing.assert_array_equal(grad, twin.evaluate(case.theta)[1])
+    case.batch.target[...] = other
+    assert case.loss(case.theta) != loss
+    case.check()
 
 
 # --- several draws --------------------------------------------------------------------
@@ -579,7 +645,7 @@ def test_loss_and_gradient_agree_with_pytorch(distribution, bottleneck, tied):
         each = math.log(total.shape[1]) - torch.logsumexp(-total, 1)
     else:
         each = total.mean(1)
-    weights = theta[: objective.weights.size]
+    weights = theta[objective.weights[0]]
     loss = torch.tensor(batch.weight) @ each
     loss = loss + 0.5 * objective.alpha * (weights**2).sum()
     loss.backward()

@@ -13,8 +13,9 @@ every = pytest.mark.parametrize("name", OPTIMIZERS)
 def steps(optimizer, gradients, rate=0.1, theta=None):
     """Take a step for each gradient."""
     theta = np.zeros(len(gradients[0])) if theta is None else theta.copy()
-    moments = optimizer.init(theta, n_weights=len(theta) // 2)
+    moments = optimizer.init(theta)
     for gradient in gradients:
+        optimizer.decay([theta[: len(theta) // 2]], rate)
         optimizer.step(theta, gradient.copy(), moments, rate)
     return theta
 
@@ -76,7 +77,7 @@ def test_agrees_with_pytorch(name):
 @every
 def test_finds_the_minimum_of_a_parabola(name):
     optimizer, theta = OPTIMIZERS[name](), np.zeros(4)
-    moments = optimizer.init(theta, n_weights=0)
+    moments = optimizer.init(theta)
     for k in range(4000):
         rate = RATES.get(name, 0.05) * (0.5 if k > 2000 else 1.0)
         rate *= 0.01 if name == "rmsprop" and k > 3000 else 1.0
@@ -91,10 +92,29 @@ def test_any_slice_can_be_stepped_alone(name):
     theta, optimizer = np.zeros(8), OPTIMIZERS[name]()
     for place, n_weights in ((slice(0, 3), 3), (slice(3, 8), 1)):
         part = theta[place]
-        moments = optimizer.init(part, n_weights)
+        moments = optimizer.init(part)
         for gradient in gradients:
+            optimizer.decay([part[:n_weights]], 0.1)
             optimizer.step(part, gradient[place].copy(), moments, 0.1)
     np.testing.assert_array_equal(theta, whole)
+
+
+@every
+def test_only_places_that_are_named_move(name):
+    gradients = np.random.default_rng(3).standard_normal((5, 8))
+    start = np.random.default_rng(4).standard_normal(8)
+    whole = steps(OPTIMIZERS[name](), gradients, theta=start)
+    theta, optimizer = start.copy(), OPTIMIZERS[name]()
+    moments = optimizer.init(theta)
+    for gradient in gradients:
+        optimizer.decay([theta[1:3]], 0.1)
+        places = [slice(1, 3), slice(5, 7)]
+        optimizer.step(theta, gradient.copy(), moments, 0.1, places)
+    moved, rest = [1, 2, 5, 6], [0, 3, 4, 7]
+    np.testing.assert_array_equal(theta[moved], whole[moved])
+    np.testing.assert_array_equal(theta[rest], start[rest])
+    assert not moments.arrays[:, rest].any()
+    assert moments.n_steps == 5
 
 
 @every
@@ -102,7 +122,7 @@ def test_any_slice_can_be_stepped_alone(name):
 def test_dtype_is_kept(name, dtype):
     theta = np.ones(4, dtype)
     optimizer = OPTIMIZERS[name]()
-    moments = optimizer.init(theta, 2)
+    moments = optimizer.init(theta)
     optimizer.step(theta, np.ones(4, dtype), moments, 0.1)
     assert theta.dtype == moments.arrays.dtype == dtype
     assert moments.arrays.shape == (optimizer.n_moments, 4)

@@ -46,7 +46,7 @@ def make(
         shuffle=True,
         rng=rng,
     )
-    moments = Adam().init(theta, 0)
+    moments = Adam().init(theta)
     moments.arrays += 1.0
     return trainer, moments
 

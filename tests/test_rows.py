@@ -90,6 +90,43 @@ def test_equal_rows_are_kept_unless_they_are_to_be_merged():
     np.testing.assert_array_equal(weight, given)
 
 
+def test_rows_with_different_labels_are_told_apart():
+    X, labels = (
+        np.array([[1.0], [1], [1], [2], [2]]),
+        np.array([[0.0], [1], [0], [1], [1]]),
+    )
+    index, weight = arrange(X, merge=True, labels=labels)
+    found = {(X[i, 0], labels[i, 0]): weight[i] for i in index}
+    assert found == {(1, 0): 2, (1, 1): 1, (2, 1): 2}
+    given = np.array([0, 1, 5, 2, 0.5])
+    index, weight = arrange(X, given, merge=True, labels=labels)
+    found = {(X[i, 0], labels[i, 0]): weight[i] for i in index}
+    assert found == {(1, 0): 5, (1, 1): 1, (2, 1): 2.5}
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_rows_and_labels_that_share_a_key_are_told_apart(container, monkeypatch):
+    monkeypatch.setattr(rows, "row_keys", lambda X, index: np.zeros(len(index)))
+    X, labels = np.array([[1.0], [1], [1], [2]]), np.array([[3.0], [3], [4], [4]])
+    index, weight = arrange(container(X), merge=True, labels=labels)
+    np.testing.assert_array_equal(index, [0, 2, 3])
+    np.testing.assert_array_equal(weight[index], [2, 1, 1])
+
+
+def test_the_order_of_rows_depends_on_content_and_labels_alone(X):
+    X = np.round(X[:300], -1)  # some rows are equal
+    rng = np.random.default_rng(4)
+    labels, order = rng.integers(0, 3, (300, 2)).astype(float), rng.permutation(300)
+    both = np.column_stack([X, labels])
+    assert len(np.unique(X, axis=0)) < len(np.unique(both, axis=0)) < 300
+    index, _ = arrange(X, labels=labels)
+    shuffled, _ = arrange(X[order], labels=labels[order])
+    np.testing.assert_array_equal(both[order][shuffled], both[index])
+    assert sorted(index) == list(range(300))
+    kept, _ = arrange(X, keep_order=True, labels=labels)
+    np.testing.assert_array_equal(kept, np.arange(300))
+
+
 def test_wide_rows_are_read_in_small_blocks():
     assert rows_in_block(10) == MOST_ROWS
     assert rows_in_block(50_000) * 50_000 <= MOST_ENTRIES

@@ -255,7 +255,7 @@ def reviving(X, revival, drops=0, epoch=2, **settings):
     rng, index = np.random.default_rng(0), np.arange(len(X))
     trainer = model._trainer(X, index, None, rng)
     trainer.params.own[-1] = np.arange(40) * len(X) / 10
-    moments = model._optimizer().init(model._theta, 0)
+    moments = model._optimizer().init(model._theta)
     before = trainer.params.decoder[0][0].copy()
     told = model._before_epoch(trainer, epoch, drops, moments)
     changed = (trainer.params.decoder[0][0] != before).any(axis=1)
@@ -279,7 +279,7 @@ def test_chunks_have_no_end(X):
         model.partial_fit(X)
     trainer = model._trainer(X, np.arange(len(X)), None, np.random.default_rng(0))
     trainer.params.own[-1] = 1e9
-    moments = model._optimizer().init(model._theta, 0)
+    moments = model._optimizer().init(model._theta)
     assert model._before_epoch(trainer, 6, 0, moments)
 
 

@@ -152,9 +152,12 @@ class LossCurveDisplay:
             The display, drawn.
         """
         check_is_fitted(estimator)
+        scores = getattr(estimator, "validation_scores_", None)
+        # Where scores are no losses, the held-out rows' losses stand beside them.
+        losses = getattr(estimator, "validation_loss_curve_", None)
         display = cls(
             estimator.loss_curve_,
-            validation_scores=getattr(estimator, "validation_scores_", None),
+            validation_scores=scores if losses is None else np.negative(losses),
             name=type(estimator).__name__ if name is None else name,
         )
         return display.plot(ax, validation_kwargs=validation_kwargs, **kwargs)

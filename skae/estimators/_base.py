@@ -37,16 +37,24 @@ from skae.activations import ACTIVATIONS
 from skae.automatic import choose
 from skae.component import resolve
 from skae.composite import as_distribution, plain
-from skae.corruptions import Corruption, NoCorruption
+from skae.corruptions import CORRUPTIONS, Corruption, NoCorruption
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.estimators._fitted import FittedAutoencoder, new_generator
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
+from skae.penalties import Penalty
 from skae.rows import Columns, Rows, arrange
 from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
 
-__all__ = ["BaseAutoencoder"]
+__all__ = [
+    "LOST",
+    "RANDOM",
+    "BaseAutoencoder",
+    "all_or_nothing",
+    "check_differentiable",
+    "checked_corruption",
+]
 
 #: A fit has diverged if it costs so many nats per column, and twice what it costs to
 #: predict the columns' means.
@@ -67,8 +75,36 @@ DRAWS = 4
 #: An epoch of rows that come in chunks is taken to have at least so many.
 FEWEST_ROWS = 1000
 
+#: What L-BFGS says of corruption.
+RANDOM = (
+    "solver='lbfgs' needs an objective without randomness: set corruption_level=0, or "
+    "choose another solver."
+)
+
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
+
+
+def checked_corruption(
+    corruption: str | Corruption, level: float
+) -> tuple[Corruption, float]:
+    """Return a corruption and its level; zero if there is nothing random about it."""
+    given, corruption = corruption, resolve(corruption, CORRUPTIONS)
+    if float(level) not in corruption.levels:
+        raise ValueError(
+            f"corruption_level={level} is outside {corruption.levels}, the levels of "
+            f"corruption={given!r}."
+        )
+    return corruption, float(level) if corruption.is_random else 0.0
+
+
+def check_differentiable(penalty: Penalty, given: str | Penalty) -> None:
+    """Refuse a penalty that has no gradient over all rows, which L-BFGS needs."""
+    if not penalty.is_differentiable:
+        raise ValueError(
+            f"solver='lbfgs' needs the gradient of the loss over all rows, which "
+            f"penalty={given!r} does not have: choose another solver or penalty."
+        )
 
 
 @contextmanager
@@ -89,6 +125,9 @@ def can_continue(estimator: BaseAutoencoder, name: str) -> None:
         raise AttributeError(f"{name} is not available with solver='lbfgs'.")
     if estimator.early_stopping:
         raise AttributeError(f"{name} is not available with early_stopping=True.")
+    if not estimator._takes_chunks:
+        kind = type(estimator).__name__
+        raise AttributeError(f"{name} is not available: {kind} needs all rows at once.")
 
 
 class BaseAutoencoder(FittedAutoencoder):
@@ -129,12 +168,15 @@ class BaseAutoencoder(FittedAutoencoder):
     #: Whether codes are drawn.
     _has_random_code: ClassVar[bool] = False
 
+    #: Whether it can be trained from chunk to chunk.
+    _takes_chunks: ClassVar[bool] = True
+
     #: The attribute for the curve of what codes cost, if they can cost anything.
     _cost_curve: ClassVar[str | None] = None
 
     # What a fit leaves behind; typed here, set in `fit` and `partial_fit` alone.
     _memory: dict[str, Any] | None
-    loss_curve_: list[float]
+    loss_curve_: Any
     validation_scores_: list[float] | None
 
     # --- the holes that a subclass fills -------------------------------------------
@@ -231,6 +273,7 @@ class BaseAutoencoder(FittedAutoencoder):
                 self._record(monitor, len(trainer.rows))
                 self._settle(trainer, every_row)
                 self._finish(every_row)
+            self._warn(monitor)
             self._advise(len(trainer.rows))
         return self
 
@@ -366,14 +409,14 @@ class BaseAutoencoder(FittedAutoencoder):
                     f"continue from is {self._plan}. Use fit with warm_start=False."
                 )
             self._theta = np.array(self._theta)
-            self.loss_curve_ = list(self.loss_curve_)
             return X.astype(self._theta.dtype, copy=False)
         self._plan = vars(plan)
         model = Model.start(plan, self._bottleneck(), columns, X.dtype, rng)
         self._start(model, model.rows(X, rows.index, rows.weight))
         self._theta = model.theta
         self.validation_scores_ = None
-        self.loss_curve_, self.n_iter_, self.t_ = [], 0, 0
+        self._keep_losses([])
+        self.n_iter_ = self.t_ = 0
         return X
 
     def _trainer(
@@ -415,18 +458,24 @@ class BaseAutoencoder(FittedAutoencoder):
             return max(32, min(256, n_rows // 32))
         return int(self.batch_size)
 
-    def _arrange(self, X: Any, weight: Array | None) -> tuple[Array, Array | None]:
+    def _arrange(
+        self, X: Any, weight: Array | None, labels: Array | None = None
+    ) -> tuple[Array, Array | None]:
         """Return the rows to use and their weights.
 
         Where all rows make one batch, equal rows are merged: then weights, repetitions
         and the order of rows make no difference to the last bit.
         """
         n_rows = X.shape[0] if weight is None else int(np.count_nonzero(weight))
-        certain = self._corruption()[1] == 0 and not self._has_random_code
+        may_share = self._is_certain() or n_rows <= MOST_SHARED
         merge = self.solver == "lbfgs" or (
-            self._rows_per_step(n_rows) >= n_rows and (certain or n_rows <= MOST_SHARED)
+            self._rows_per_step(n_rows) >= n_rows and may_share
         )
-        return arrange(X, weight, merge=merge, keep_order=not self.shuffle)
+        return arrange(X, weight, merge, not self.shuffle, labels)
+
+    def _is_certain(self) -> bool:
+        """Tell whether nothing about a row is random in training."""
+        return self._corruption()[1] == 0 and not self._has_random_code
 
     def _optimizer(self) -> Optimizer:
         optimizer: Optimizer = resolve(
@@ -437,19 +486,24 @@ class BaseAutoencoder(FittedAutoencoder):
     # --- training -----------------------------------------------------------------
 
     def _monitor(self, held_out: Rows | None) -> Monitor:
-        validate, patience = None, self.n_iter_no_change
+        validate = None
         if held_out is not None:
             validate = partial(
                 self._model().mean_loss, held_out, self._beta(np.inf), DRAWS
             )
-        elif self.learning_rate == "cosine" and self.solver != "lbfgs":
-            patience = np.inf  # its last epochs, the slow ones, are the point of it
         return Monitor(
             self._theta,
-            Stopping(self.tol, patience),
+            self._stopping(held_out is not None),
             validate=validate,
             report=print if self.verbose else None,
         )
+
+    def _stopping(self, validates: bool = False) -> Stopping:
+        """Return what says when training has come to its end."""
+        patience = self.n_iter_no_change
+        if self.learning_rate == "cosine" and self.solver != "lbfgs" and not validates:
+            patience = np.inf  # its last epochs, the slow ones, are the point of it
+        return Stopping(self.tol, patience)
 
     def _threads(self, trainer: Trainer) -> AbstractContextManager[None]:
         """Hold products to one thread if all of them are small."""
@@ -458,15 +512,18 @@ class BaseAutoencoder(FittedAutoencoder):
         return one_blas_thread() if small else nullcontext()
 
     def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
-        """Run the solver; warn if it did not come to an end by itself."""
+        """Run the solver."""
         monitor = self._monitor(held_out)
         run = self._run_lbfgs if self.solver == "lbfgs" else self._run_epochs
         with self._explained(monitor.losses):
-            trouble = run(trainer, monitor)
+            monitor.trouble = run(trainer, monitor)
         monitor.finish()
-        if trouble:
-            warnings.warn(trouble, ConvergenceWarning, stacklevel=4)
         return monitor
+
+    def _warn(self, monitor: Monitor) -> None:
+        """Warn if training did not come to an end by itself."""
+        if monitor.trouble:
+            warnings.warn(monitor.trouble, ConvergenceWarning, stacklevel=4)
 
     def _settle(
         self,
@@ -483,7 +540,7 @@ class BaseAutoencoder(FittedAutoencoder):
         model = self._model()
         model.own[...] += share * (model.settled_own(rows) - model.own)
         estimate = model.estimated_shared(rows)
-        with self._explained(self.loss_curve_):
+        with self._explained(self._losses()):
             if not np.isfinite(estimate).all():
                 raise DivergenceError("a residual cannot be squared", finished=True)
         model.shared[...] = estimate
@@ -497,10 +554,11 @@ class BaseAutoencoder(FittedAutoencoder):
         with np.errstate(all="ignore"):
             loss += trainer.decay()
         poor = LOST * rows.X.shape[1]
-        with self._explained(self.loss_curve_):
+        with self._explained(self._losses()):
             if not np.isfinite(loss):
                 raise DivergenceError(f"the loss is {loss}", finished=True)
-            if loss > max(poor, 2 * (trainer.first_loss or 0.0)):
+            first = trainer.first_loss  # None if only parts have been trained
+            if first is not None and loss > max(poor, 2 * first):
                 of_means = model.loss_of_means(rows, beta)
                 if loss > of_means + abs(of_means) + poor:
                     raise DivergenceError(
@@ -511,18 +569,7 @@ class BaseAutoencoder(FittedAutoencoder):
 
     def _run_lbfgs(self, trainer: Trainer, monitor: Monitor) -> str | None:
         """Return why L-BFGS stopped short of a minimum, if it did."""
-        if trainer.objective.is_random:
-            raise ValueError(
-                "solver='lbfgs' needs an objective without randomness: set "
-                "corruption_level=0, or choose another solver."
-            )
-        reason = lbfgs(
-            trainer,
-            max_iter=self.max_iter,
-            max_fun=self.max_fun,
-            tol=self.tol,
-            monitor=monitor,
-        )
+        reason = self._lbfgs(trainer, monitor, self.max_iter)
         if reason is None:
             return None
         return (
@@ -531,17 +578,29 @@ class BaseAutoencoder(FittedAutoencoder):
             f"max_fun={self.max_fun}). Increase these, or scale the data."
         )
 
+    def _lbfgs(self, trainer: Trainer, monitor: Monitor, max_iter: int) -> str | None:
+        """Return SciPy's message if L-BFGS stopped short of a minimum."""
+        if trainer.objective.is_random:
+            raise ValueError(RANDOM)
+        return lbfgs(
+            trainer,
+            max_iter=max_iter,
+            max_fun=self.max_fun,
+            tol=self.tol,
+            monitor=monitor,
+        )
+
     def _run_epochs(self, trainer: Trainer, monitor: Monitor) -> str | None:
         """Return why training stopped before the loss had settled, if it did."""
         optimizer = self._optimizer()
         settled = descend(
             trainer,
             optimizer,
-            optimizer.init(self._theta, trainer.objective.weights.size),
-            rate=self._rate,
+            optimizer.init(self._theta),
+            rate=partial(self._rate, self.learning_rate_init, self.max_iter),
             before=partial(self._before_epoch, trainer),
             max_iter=self.max_iter,
-            n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
+            n_drops=self._n_drops(),
             monitor=monitor,
         )
         if settled or monitor.stopping.patience == np.inf:
@@ -552,34 +611,43 @@ class BaseAutoencoder(FittedAutoencoder):
             f"Increase max_iter or learning_rate_init={self.learning_rate_init}."
         )
 
-    def _rate(self, epoch: int, drops: int) -> float:
+    def _n_drops(self) -> int:
+        """Return how often the learning rate may fall."""
+        return MOST_DROPS if self.learning_rate == "adaptive" else 0
+
+    def _rate(self, rate: float, max_iter: int, epoch: int, drops: int) -> float:
+        """Return the learning rate of an epoch, given the initial one."""
         schedule = SCHEDULES[self.learning_rate]
-        factor = schedule(epoch, self.max_iter, self.power_t, drops)
-        return float(self.learning_rate_init * factor)
+        return float(rate * schedule(epoch, max_iter, self.power_t, drops))
 
     @contextmanager
-    def _explained(self, losses: Sequence[Any]) -> Iterator[None]:
-        """Say in which epoch training diverged, and what to change."""
+    def _explained(
+        self, losses: Sequence[Any], stage: str = "", name: str = "learning_rate_init"
+    ) -> Iterator[None]:
+        """Say in which epoch training diverged, and what to change.
+
+        `name` is the parameter for the learning rate of this stage.
+        """
         try:
             yield
         except DivergenceError as error:
             epoch = len(losses) + (not error.finished)
             advice = [] if self.standardize else ["set standardize=True"]
             if self.solver != "lbfgs":
-                rate = self.learning_rate_init
-                advice.insert(0, f"reduce learning_rate_init={rate}")
+                advice.insert(0, f"reduce {name}={getattr(self, name)}")
             advice.append("look for extreme values in X")
             raise ValueError(
-                f"Training diverged in epoch {epoch}: {error}. To mend this, "
+                f"Training diverged in epoch {epoch}{stage}: {error}. To mend this, "
                 f"{' or '.join(advice)}."
             ) from None
 
     def _record(self, monitor: Monitor, n_rows: int) -> None:
         """Turn what the monitor saw into fitted attributes."""
         losses = [loss.total for loss in monitor.losses]
-        best = getattr(self, "best_loss_", None) if self.loss_curve_ else None
-        self.loss_curve_ += losses
-        self.loss_ = self.loss_curve_[-1]
+        before = self._losses()
+        best = getattr(self, "best_loss_", None) if before else None
+        self._keep_losses(before + losses)
+        self.loss_ = losses[-1]
         self.n_iter_ = len(monitor.losses)
         self.t_ += n_rows * self.n_iter_
         self.best_loss_ = self.best_validation_score_ = None
@@ -593,9 +661,18 @@ class BaseAutoencoder(FittedAutoencoder):
             self.best_loss_ = min(judged if best is None else [best, *judged])
 
         if self._cost_curve:
-            before = len(self.loss_curve_) - len(losses)
-            self._extend("reconstruction_curve_", before, monitor, "reconstruction")
-            self._extend(self._cost_curve, before, monitor, "cost")
+            self._extend(
+                "reconstruction_curve_", len(before), monitor, "reconstruction"
+            )
+            self._extend(self._cost_curve, len(before), monitor, "cost")
+
+    def _losses(self) -> list[float]:
+        """Return the losses of all epochs so far."""
+        return list(self.loss_curve_)
+
+    def _keep_losses(self, losses: list[float]) -> None:
+        """Set the losses of all epochs so far."""
+        self.loss_curve_ = losses
 
     def _extend(self, name: str, before: int, monitor: Monitor, part: str) -> None:
         """Add the new epochs of one part of the loss to its curve."""
@@ -605,12 +682,12 @@ class BaseAutoencoder(FittedAutoencoder):
     def _continue(self, trainer: Trainer, memory: dict[str, Any]) -> Moments:
         """Take one pass with the optimiser's memory of the passes before."""
         optimizer = self._optimizer()
-        moments = optimizer.init(self._theta, trainer.objective.weights.size)
+        moments = optimizer.init(self._theta)
         if memory and memory["moments"]["arrays"].shape == moments.arrays.shape:
             moments = Moments(**memory["moments"])
             moments.arrays = moments.arrays.copy()
         monitor, n_iter = self._monitor(None), self.n_iter_
-        with self._explained(self.loss_curve_):
+        with self._explained(self._losses()):
             rate = float(self.learning_rate_init)
             self._before_epoch(trainer, n_iter + 1, 0, moments)
             monitor(trainer.epoch(optimizer, moments, rate))

@@ -28,8 +28,16 @@ from skae.rows import Columns
 __all__ = ["FittedAutoencoder", "check_codes", "has_likelihood", "new_generator"]
 
 
+def can_decode(estimator: FittedAutoencoder, name: str) -> None:
+    """Refuse to decode where the decoder does not belong to the encoder."""
+    reason = estimator._cannot_decode()
+    if reason:
+        raise AttributeError(f"{name} is not available: {reason}.")
+
+
 def has_likelihood(estimator: FittedAutoencoder, name: str) -> None:
     """Refuse likelihoods where a distribution is none."""
+    can_decode(estimator, name)
     plan = getattr(estimator, "_plan", {"distribution": estimator.distribution})
     culprit = culprits(plan["distribution"], estimator._column_names)
     if culprit:
@@ -78,6 +86,10 @@ class FittedAutoencoder(
     def _bottleneck(self) -> Bottleneck:
         """Return how the encoder's output becomes a code; asked for in every call."""
 
+    def _cannot_decode(self) -> str | None:
+        """Return why codes cannot be decoded, if that is so."""
+        return None
+
     def _model(self) -> Model:
         """Return the fitted numbers as something to work with."""
         return Model(
@@ -121,6 +133,7 @@ class FittedAutoencoder(
         data = self._check_fitted_rows(X)
         return self._model().encode(data)
 
+    @only_if(can_decode)  # type: ignore[untyped-decorator]
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the reconstruction for each code, in the units of the data.
 
@@ -150,6 +163,7 @@ class FittedAutoencoder(
             )
         return z
 
+    @only_if(can_decode)  # type: ignore[untyped-decorator]
     def reconstruction_error(self, X: ArrayLike) -> Array:
         """Return how far each row is from its reconstruction.
 
@@ -244,6 +258,7 @@ class FittedAutoencoder(
     def noise_variance_(self) -> Array | None:
         """Squared scale of each column, in squared units of X."""
         self._check_has_numbers()
+        can_decode(self, "noise_variance_")
         return self._model().noise_variance
 
     @property

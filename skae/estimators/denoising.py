@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike
 from skae._validation import NON_NEGATIVE, StrOptions
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck, Deterministic
-from skae.component import resolve
 from skae.corruptions import CORRUPTIONS, Corruption
 from skae.distributions import Distribution
-from skae.estimators._base import BaseAutoencoder
+from skae.estimators._base import BaseAutoencoder, checked_corruption
 from skae.optimizers import Optimizer
 
 __all__ = ["DenoisingAutoencoder"]
@@ -341,11 +340,4 @@ class DenoisingAutoencoder(BaseAutoencoder):
         return "identity" if hidden else self.activation or "identity"
 
     def _corruption(self) -> tuple[Corruption, float]:
-        corruption = resolve(self.corruption, CORRUPTIONS)
-        level = float(self.corruption_level)
-        if level not in corruption.levels:
-            raise ValueError(
-                f"corruption_level={self.corruption_level} is outside "
-                f"{corruption.levels}, the levels of corruption={self.corruption!r}."
-            )
-        return corruption, level if corruption.is_random else 0.0
+        return checked_corruption(self.corruption, self.corruption_level)

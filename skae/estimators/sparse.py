@@ -27,7 +27,7 @@ from skae.activations import ACTIVATIONS
 from skae.bottlenecks import SparseCode
 from skae.component import resolve
 from skae.distributions import Distribution
-from skae.estimators._base import BaseAutoencoder
+from skae.estimators._base import BaseAutoencoder, check_differentiable
 from skae.estimators._fitted import check_codes
 from skae.layout import Array
 from skae.model import Model, Plan
@@ -625,12 +625,7 @@ class SparseAutoencoder(BaseAutoencoder):
 
     def _check_lbfgs(self) -> None:
         """Refuse what has no gradient over all rows."""
-        kind, name = self._kind, f"penalty={self.penalty!r}"
-        if not kind.is_differentiable:
-            raise ValueError(
-                f"solver='lbfgs' needs the gradient of the loss over all rows, which "
-                f"{name} does not have: choose another solver or penalty."
-            )
+        check_differentiable(self._kind, self.penalty)
         if self.unit_norm is True:
             raise ValueError("solver='lbfgs' cannot be used with unit_norm=True.")
 

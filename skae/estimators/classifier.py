@@ -1,0 +1,538 @@
+"""A classifier on top of a stack of autoencoders."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
+from scipy import special
+from sklearn.base import ClassifierMixin
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+from skae._validation import StrOptions
+from skae.corruptions import Corruption
+from skae.distributions import Bernoulli, Categorical, Distribution
+from skae.estimators._mlp import classifier_mlp
+from skae.estimators._supervised import BaseSupervisedStack, Labels
+from skae.layout import Array
+from skae.optimizers import Optimizer
+from skae.penalties import Penalty
+
+__all__ = ["StackedAutoencoderClassifier"]
+
+
+class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
+    r"""Classifier: a stack's encoder, pretrained on all rows, and a softmax on top.
+
+    The levels are pretrained as those of a :class:`StackedAutoencoder`. Then a linear
+    layer is put on the code :math:`z`, and all layers of the encoder learn with it by
+    minimising
+
+    .. math:: \frac{1}{\sum_i w_i} \sum_i w_i \, [-\log p(y_i \mid x_i)]
+              + \frac{\alpha}{2} \lVert W \rVert^2 , \qquad
+              p(y \mid x) = \mathrm{softmax}(W_y^\top z(x) + b)_y ,
+
+    in nats per row [1]_. Two classes share one output. The decoder's parameters stay as
+    pretraining has left them, to the last bit; with `tied_weights` only its biases are
+    its own.
+
+    Read more in the :ref:`User Guide <stacked>`.
+
+    Parameters
+    ----------
+    n_components : int, default=100
+        Number of units of the code, that is of the last level.
+
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Widths of the levels below the code, outermost first. The decoder mirrors them.
+
+    activation : str, default=None
+        Activation of the hidden layers: 'elu', 'identity', 'leaky_relu', 'logistic',
+        'relu', 'selu', 'softplus', 'softsign' or 'tanh'. None stands for 'tanh'.
+
+    code_activation : str, default='auto'
+        Activation of the code: one of those above, or 'auto', which is `activation`.
+
+    corruption : str or Corruption, default='masking'
+        The damage done to the input of each level while it is pretrained, drawn anew
+        for every row in every epoch: 'gaussian', 'masking', 'none', 'salt_and_pepper'
+        or 'swap', as in :class:`DenoisingAutoencoder`. Levels above the first have the
+        clean code below as their input, and it is damaged alike.
+
+    corruption_level : float or array-like of float, default=0.05
+        Probability that an entry is replaced, in [0, 1]; for 'gaussian', the standard
+        deviation of the noise. One value for all levels, or one for each of them.
+        Fine-tuning sees clean rows.
+
+    penalty : str or Penalty, default=None
+        What makes the first level's code sparse while it is pretrained: 'batchtopk',
+        'gated', 'hoyer', 'jumprelu', 'kl', 'l1' or 'topk', as in
+        :class:`SparseAutoencoder`. The penalty shapes the weights that the level ends
+        with; it has no part in the network afterwards.
+
+    sparsity_target : float, default=0.1
+        For 'kl' the mean activation wanted, for 'topk' and 'batchtopk' the fraction of
+        the first level's units that fire. A Penalty has settings of its own.
+
+    sparsity_weight : float, default=1.0
+        What the cost of the first level's code counts in its loss.
+
+    pretraining_max_iter : int or array-like of int, default=50
+        Largest number of epochs for each level (of iterations for 'lbfgs'): one value
+        for all levels, or one for each of them. With zero a level keeps the weights
+        that it starts from.
+
+    pretraining_learning_rate_init : float or array-like of float, default=0.005
+        Initial learning rate for each level, likewise. It follows the same
+        `learning_rate` schedule as fine-tuning does.
+
+    freeze_encoder : bool, default=False
+        Whether the pretrained encoder stays as it is and only the layer on top learns.
+        The stack then still decodes: `inverse_transform`, `score_samples` and the like
+        are available.
+
+    class_weight : dict or 'balanced', default=None
+        Weights of the classes while the layer on top is trained, beside the rows' own:
+        a dict from class to weight, or 'balanced' to give all classes the same sum.
+        None gives every class weight one. Pretraining knows no classes.
+
+    unlabeled : int, float or str, default=None
+        The value in y that stands for an unknown class, -1 by scikit-learn's
+        convention. Rows with it serve pretraining only. With None all values are
+        classes.
+
+    distribution : str, Distribution or list of tuple, default='gaussian'
+        Distribution of a row given its code; it decides the loss of the first level and
+        what X may hold. See :class:`StackedAutoencoder` and :ref:`distributions`.
+
+    tied_weights : bool, default=False
+        Whether the decoder's weights are the encoder's, transposed. Biases are never
+        tied.
+
+    alpha : float, default=1e-4
+        Strength of the L2 penalty on weights, in nats; biases are not penalised. With
+        ``solver='adamw'`` it is the decoupled weight decay.
+
+    standardize : bool, default=True
+        Whether the columns of real-valued distributions are centred and divided by
+        their standard deviation inside, and those of positive ones divided by it. It is
+        undone outside: reconstructions and scores are in the units of X.
+
+    solver : str or Optimizer, default='adam'
+        How the loss is minimised: 'adadelta', 'adagrad', 'adam', 'adamw', 'rmsprop',
+        'sgd' or 'lbfgs'. The last uses all rows at each step and needs
+        objectives without randomness, that is ``corruption_level=0``.
+
+    batch_size : int or 'auto', default='auto'
+        Rows in a minibatch; all rows if there are fewer. 'auto' is a 32nd of the rows
+        that a stage trains on, but at least 32 and at most 256. The short last batch is
+        kept.
+
+    learning_rate : str, default='adaptive'
+        Course of the learning rate.
+
+        - 'constant' stays at `learning_rate_init`;
+        - 'invscaling' divides it by ``epoch ** power_t``;
+        - 'adaptive' divides it by 5 each time the loss has not fallen by `tol` for
+          `n_iter_no_change` epochs, up to five times;
+        - 'cosine' lets it fall to zero over `max_iter` epochs, and then stops; only
+          early stopping may end it before.
+
+    learning_rate_init : float, default=0.001
+        Initial learning rate of fine-tuning. Ignored by 'lbfgs'; 'adadelta' wants a
+        rate of about 1.
+
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+
+    max_iter : int, default=300
+        Largest number of epochs of fine-tuning (of iterations for 'lbfgs').
+
+    shuffle : bool, default=True
+        Whether each epoch visits the rows in an order of its own.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the order of rows, the split for early stopping
+        and the corruption. Pass an int for reproducible results; None draws a seed
+        from the operating system and leaves NumPy's global state alone.
+
+    tol : float, default=1e-4
+        The least progress that counts, in nats per row; with early stopping, in fine-
+        tuning, in accuracy. 'lbfgs' also stops when no entry of the gradient is larger.
+
+    verbose : bool, default=False
+        Whether to print the loss of each epoch.
+
+    warm_start : bool, default=False
+        Whether `fit` starts from the parameters of the fit before; levels are then not
+        pretrained again.
+
+    momentum : float, default=0.9
+        Momentum of 'sgd', in [0, 1).
+
+    nesterovs_momentum : bool, default=True
+        Whether 'sgd' uses Nesterov's momentum.
+
+    early_stopping : bool, default=False
+        Whether to hold out rows that have a target from all training, watch the
+        accuracy on them instead of the training loss, and keep the parameters
+        with which it was largest.
+
+    validation_fraction : float, default=0.1
+        Fraction of the rows with a target that early stopping holds out, stratified by
+        class.
+
+    beta_1 : float, default=0.9
+        Decay of the mean gradient in 'adam' and 'adamw', in [0, 1).
+
+    beta_2 : float, default=0.999
+        Decay of the mean squared gradient in 'adam' and 'adamw', in [0, 1).
+
+    epsilon : float, default=1e-8
+        Positive number that keeps the denominators of 'adam', 'adamw', 'rmsprop',
+        'adagrad' and 'adadelta' away from zero.
+
+    n_iter_no_change : int or numpy.inf, default=10
+        Epochs without progress after which training stops or, with 'adaptive', slows
+        down. With infinity, training goes on for `max_iter` epochs.
+
+    max_fun : int, default=15000
+        Largest number of evaluations for 'lbfgs'.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, the value of `unlabeled` excluded.
+
+    n_targets_ : int
+        Outputs of the layer on top: one for two classes, else one for each class.
+
+    coef_ : ndarray of shape (n_components, n_targets_)
+        Weights of the layer on top, as a view.
+
+    intercept_ : ndarray of shape (n_targets_,)
+        Its biases.
+
+    coefs_ : list of ndarray of shape (n_inputs, n_outputs)
+        Weights of each layer, the encoder's first, as views: writing to them changes
+        the model.
+
+    intercepts_ : list of ndarray of shape (n_outputs,)
+        Biases of each layer, the encoder's first.
+
+    distribution_ : str, Distribution or list of tuple
+        The distribution of each column; what 'auto' chose. It can be given as
+        `distribution`.
+
+    loss_ : float
+        Training loss of the last epoch, in nats per row.
+
+    best_loss_ : float or None
+        Smallest training loss of fine-tuning. None with ``early_stopping=True``.
+
+    loss_curve_ : dict of {str: list of float}
+        Training loss of each epoch, for the stages 'level 1', 'level 2' and so on, and
+        'fine-tuning'. Stages without epochs are absent.
+
+    validation_scores_ : list of float or None
+        With early stopping, the accuracy on the held-out rows after each epoch of
+        fine-tuning.
+
+    validation_loss_curve_ : list of float or None
+        With early stopping, the loss of the held-out rows after the same epochs, in
+        nats per row.
+
+    best_validation_score_ : float or None
+        The largest validation score of the last fit.
+
+    n_iter_ : int
+        Epochs of fine-tuning in the last fit.
+
+    t_ : int
+        Rows seen in training, over all epochs of all stages.
+
+    n_features_in_ : int
+        Number of columns seen in fit.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns. Defined only when X has column names that are all strings.
+
+    See Also
+    --------
+    StackedAutoencoderRegressor : The same for numbers.
+    StackedAutoencoder : The stack without labels.
+    sklearn.neural_network.MLPClassifier : The same network without pretraining.
+    sklearn.semi_supervised.SelfTrainingClassifier : Another use of unlabelled rows.
+
+    References
+    ----------
+    .. [1] Vincent, P., Larochelle, H., Lajoie, I., Bengio, Y. & Manzagol, P.-A. (2010).
+       Stacked denoising autoencoders: learning useful representations in a deep network
+       with a local denoising criterion. JMLR, 11, 3371-3408.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
+    >>> from skae import StackedAutoencoderClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+    >>> model = StackedAutoencoderClassifier(random_state=0, pretraining_max_iter=5)
+    >>> model.fit(X_train, y_train).score(X_test, y_test) > 0.95
+    True
+    >>> model.predict_proba(X_test).shape
+    (450, 10)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseSupervisedStack._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "unlabeled": [Real, str, None],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 100,
+        *,
+        hidden_layer_sizes: ArrayLike = (100,),
+        activation: str | None = None,
+        code_activation: str = "auto",
+        corruption: str | Corruption = "masking",
+        corruption_level: float | ArrayLike = 0.05,
+        penalty: str | Penalty | None = None,
+        sparsity_target: float = 0.1,
+        sparsity_weight: float = 1.0,
+        pretraining_max_iter: int | ArrayLike = 50,
+        pretraining_learning_rate_init: float | ArrayLike = 0.005,
+        freeze_encoder: bool = False,
+        class_weight: dict[Any, float] | str | None = None,
+        unlabeled: float | str | None = None,
+        distribution: str | Distribution | list[Any] = "gaussian",
+        tied_weights: bool = False,
+        alpha: float = 1e-4,
+        standardize: bool = True,
+        solver: str | Optimizer = "adam",
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: str = "adaptive",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 300,
+        shuffle: bool = True,
+        random_state: int | RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.code_activation = code_activation
+        self.corruption = corruption
+        self.corruption_level = corruption_level
+        self.penalty = penalty
+        self.sparsity_target = sparsity_target
+        self.sparsity_weight = sparsity_weight
+        self.pretraining_max_iter = pretraining_max_iter
+        self.pretraining_learning_rate_init = pretraining_learning_rate_init
+        self.freeze_encoder = freeze_encoder
+        self.class_weight = class_weight
+        self.unlabeled = unlabeled
+        self.distribution = distribution
+        self.tied_weights = tied_weights
+        self.alpha = alpha
+        self.standardize = standardize
+        self.solver = solver
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+
+    # --- labels -----------------------------------------------------------------------
+
+    def _check_target(self, y: Any, seen: Array) -> Labels:
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(seen, y)
+        assert_all_finite(y, input_name="y")
+        known = seen & self._is_labelled(y)
+        check_classification_targets(y[known])
+        classes, place = np.unique(y[known], return_inverse=True)
+        self._set_classes(classes)
+        places = np.full(len(y), -1)
+        places[known] = place
+        table = np.eye(len(classes))
+        if len(classes) == 2:
+            table = table[:, 1:]
+        return Labels(table, places, places[:, None].astype(float), places)
+
+    def _is_labelled(self, y: Array) -> Array:
+        """Return which rows have a label."""
+        if self.unlabeled is None:
+            return np.ones(len(y), dtype=bool)
+        if y.dtype.kind in "US" and not isinstance(self.unlabeled, str):
+            raise ValueError(
+                f"unlabeled={self.unlabeled!r} is a number, but y holds strings, such "
+                f"as {str(y[0])!r}: give a string, or an array of dtype object."
+            )
+        return np.asarray(y != self.unlabeled)
+
+    def _set_classes(self, classes: Array) -> None:
+        """Set the classes, of which there must be at least two."""
+        if len(classes) < 2:
+            found = f"1 class, {classes.tolist()[0]!r}" if len(classes) else "none"
+            raise ValueError(f"y must hold at least two classes, but it has {found}.")
+        before = getattr(self, "classes_", classes)
+        if self.warm_start and not np.array_equal(before, classes):
+            raise ValueError(
+                f"y has the classes {classes.tolist()}, but the fit to continue from "
+                f"had {before.tolist()}. Use fit with warm_start=False."
+            )
+        self.classes_ = classes
+        self.n_targets_ = 1 if len(classes) == 2 else len(classes)
+
+    def _factor(self, labels: Labels, index: Array, weight: Array | None) -> Any:
+        """Return the weight of each class; None if all are one."""
+        if self.class_weight is None:
+            return None
+        place, n = labels.place[index], len(self.classes_)
+        if self.class_weight == "balanced":
+            given = None if weight is None else weight[index]
+            sums = np.bincount(place, given, minlength=n)
+            return sums.sum() / (n * sums)
+        y = self.classes_[place]
+        factor = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        if not (np.isfinite(factor).all() and factor.min() >= 0 and factor.any()):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} must hold non-negative numbers, "
+                f"not all of them zero."
+            )
+        return factor
+
+    @property
+    def _target(self) -> Distribution:
+        return Bernoulli() if self.n_targets_ == 1 else Categorical()
+
+    def _rate_outputs(self, eta: Array, target: Array) -> Array:
+        """Return one for rows whose class is found."""
+        if self.n_targets_ == 1:
+            return np.asarray((eta[:, 0] > 0) == (target[:, 0] > 0.5))
+        return np.asarray(eta.argmax(axis=1) == target.argmax(axis=1))
+
+    # --- predictions ------------------------------------------------------------------
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Return the outputs of the layer on top.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to classify.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes the log-odds of the second one; else the logarithm of each
+            class's probability, up to a number that is the same for all classes.
+        """
+        eta = self._outputs(X)
+        return eta.ravel() if self.n_targets_ == 1 else eta
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Return the most probable class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to classify.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            One of `classes_` for each row.
+        """
+        eta = self._outputs(X)
+        best = eta[:, 0] > 0 if self.n_targets_ == 1 else eta.argmax(axis=1)
+        return np.asarray(self.classes_[best.astype(int)])
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to classify.
+
+        Returns
+        -------
+        probability : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`; each row sums to one.
+        """
+        eta = self._outputs(X)
+        if self.n_targets_ > 1:
+            return np.asarray(special.softmax(eta, axis=1))
+        return np.hstack([special.expit(-eta), special.expit(eta)])
+
+    def predict_log_proba(self, X: ArrayLike) -> Array:
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to classify.
+
+        Returns
+        -------
+        log_probability : ndarray of shape (n_samples, n_classes)
+            In nats and in the order of `classes_`. Finite even where a probability
+            is rounded to zero.
+        """
+        eta = self._outputs(X)
+        if self.n_targets_ > 1:
+            return np.asarray(special.log_softmax(eta, axis=1))
+        return np.hstack([special.log_expit(-eta), special.log_expit(eta)])
+
+    def to_mlp(self) -> MLPClassifier:
+        """Return a scikit-learn network that predicts what this classifier does.
+
+        Returns
+        -------
+        mlp : MLPClassifier
+            Its predictions for X, which is not standardized before, are the same up to
+            rounding. With its ``warm_start=True``, `fit` goes on from these weights.
+
+        Raises
+        ------
+        ValueError
+            If scikit-learn's network cannot compute the same: it has one activation out
+            of 'identity', 'logistic', 'relu' and 'tanh', and sees X as it is.
+        """
+        return classifier_mlp(self)
