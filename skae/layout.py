@@ -33,13 +33,18 @@ class Slot:
         return math.prod(self.shape)
 
     @property
+    def stop(self) -> int:
+        """Where the vector goes on after it."""
+        return self.start + self.size
+
+    @property
     def T(self) -> Slot:
         """The same place, read as the transposed matrix."""
         return replace(self, transposed=not self.transposed)
 
     def of(self, flat: Array) -> Array:
         """Return the view of `flat` at this place; writing to it writes to `flat`."""
-        view = flat[self.start : self.start + self.size].reshape(self.shape)
+        view = flat[self.start : self.stop].reshape(self.shape)
         return view.T if self.transposed else view
 
 
@@ -65,7 +70,7 @@ class Layout:
 def runs(slots: Iterable[Slot]) -> list[slice]:
     """Return the parts of the flat vector that slots cover; neighbours are merged."""
     merged: list[slice] = []
-    for start, stop in sorted({(s.start, s.start + s.size) for s in slots if s.size}):
+    for start, stop in sorted({(s.start, s.stop) for s in slots if s.size}):
         if merged and merged[-1].stop == start:
             merged[-1] = slice(merged[-1].start, stop)
         else:

@@ -202,7 +202,7 @@ class Objective:
 
     @property
     def changes_inputs(self) -> bool:
-        """Whether the encoder sees anything else than the target."""
+        """Whether the encoder sees anything else than the clean row."""
         return self.corruption_level > 0 or self.distribution.changes_inputs
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skae.corruptions import NoCorruption
+from skae.corruptions import Corruption
 from skae.distributions import Bernoulli, Distribution, SquaredError
 from skae.layout import Array, Slot
 from skae.model import Model
@@ -35,12 +35,15 @@ __all__ = [
     "level_trainer",
     "levels",
     "task",
+    "task_trainer",
 ]
 
 #: Codes of the layers below are kept while a level trains if they take no more bytes.
 MOST_KEPT = 2**28
 
+#: The place and the limits of shared parameters where there are none.
 NOTHING = Slot(0, (0,))
+NO_LIMITS = np.empty(0), np.empty(0)
 
 
 def levels(objective: Objective) -> list[Objective]:
@@ -54,8 +57,7 @@ def levels(objective: Objective) -> list[Objective]:
     for k, (into, back) in enumerate(zip(*layers, strict=True)):
         parts: dict[str, Any] = {"own": Slot(0, (0, into.widths[1]))}
         if k > 0:
-            parts |= {"shared": NOTHING, "learns_shared": False}
-            parts["distribution"] = SquaredError()
+            parts |= {"shared": NOTHING, "distribution": SquaredError()}
             if back.activation == "logistic":
                 parts["distribution"] = Bernoulli()
                 back = replace(back, activation="identity")
@@ -133,13 +135,13 @@ def level_trainer(trainer: Trainer, level: Objective, k: int) -> Trainer:
     codes = Codes(
         trainer.rows, whole.distribution, below, trainer.theta, trainer.batch_size
     )
-    n_bytes = len(codes) * level.n_features * trainer.theta.itemsize
-    return trainer.turned_to(
-        level,
-        codes.kept() if n_bytes <= MOST_KEPT else codes,
-        bounds=codes.bounds(),
-        limits=(np.empty(0), np.empty(0)),
-    )
+    rows: Rows = codes
+    if len(codes) * level.n_features * trainer.theta.itemsize <= MOST_KEPT:
+        rows = codes.kept()
+        bounds = rows.X.min(axis=0), rows.X.max(axis=0)
+    else:
+        bounds = codes.bounds()
+    return trainer.turned_to(level, rows, bounds=bounds, limits=NO_LIMITS)
 
 
 class LabelledRows(Rows):
@@ -174,23 +176,33 @@ class LabelledRows(Rows):
 
 
 def task(
-    objective: Objective, head: Dense, family: Distribution, is_frozen: bool
+    objective: Objective,
+    head: Dense,
+    family: Distribution,
+    corruption: tuple[Corruption, float],
+    is_frozen: bool = False,
 ) -> Objective:
     """Return the objective of predicting targets by one layer on top of the code.
 
-    Rows are clean, the decoder has no part in it.
+    Rows are damaged by `corruption`, at its level. The decoder has no part in it.
     """
     return replace(
         objective,
         decoder=Chain((head,)),
         distribution=family,
-        corruption=NoCorruption(),
-        corruption_level=0.0,
+        corruption=corruption[0],
+        corruption_level=corruption[1],
         shared=NOTHING,
-        learns_shared=False,
         n_targets=head.widths[1],
         is_frozen=is_frozen,
     )
+
+
+def task_trainer(
+    trainer: Trainer, objective: Objective, rows: LabelledRows, batch_size: int
+) -> Trainer:
+    """Return what trains a task, of what `trainer` trains."""
+    return trainer.turned_to(objective, rows, limits=NO_LIMITS, batch_size=batch_size)
 
 
 def head_outputs(

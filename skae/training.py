@@ -235,8 +235,8 @@ class Stopping:
         In nats per row.
     patience : float
         In epochs; infinite to go on until the last.
-    best : float
-        The smallest loss so far.
+    best, tie : float
+        The smallest loss so far, and what decided between it and equal ones.
     n_stalled : int
         Epochs since the loss last fell by more than `tol`.
     """
@@ -244,12 +244,18 @@ class Stopping:
     tol: float
     patience: float
     best: float = math.inf
+    tie: float = math.inf
     n_stalled: int = 0
 
-    def stalls(self, loss: float) -> bool:
-        """Record a loss; return whether patience has run out, and start anew if so."""
-        self.n_stalled = 0 if loss < self.best - self.tol else self.n_stalled + 1
-        self.best = min(self.best, loss)
+    def stalls(self, loss: float, tie: float = 0.0) -> bool:
+        """Record a loss; return whether patience has run out, and start anew if so.
+
+        Of equal losses, one with a smaller `tie` counts as progress.
+        """
+        breaks_tie = loss <= self.best and tie < self.tie - self.tol
+        progress = loss < self.best - self.tol or breaks_tie
+        self.n_stalled = 0 if progress else self.n_stalled + 1
+        self.best, self.tie = min((self.best, self.tie), (loss, tie))
         if self.n_stalled < self.patience:
             return False
         self.n_stalled = 0
@@ -257,7 +263,7 @@ class Stopping:
 
     def excuse(self) -> None:
         """Begin anew: what comes is not to be compared with what was."""
-        self.best, self.n_stalled = math.inf, 0
+        self.best, self.tie, self.n_stalled = math.inf, math.inf, 0
 
 
 class Monitor:
@@ -270,8 +276,9 @@ class Monitor:
     stopping : Stopping
         When to stop.
     validate : callable or None
-        Returns the loss on held-out rows, or minus a score. It then decides when to
-        stop, and the parameters with the smallest are kept.
+        Returns the loss on held-out rows, or minus a score, and a number that decides
+        between equal ones. It then decides when to stop, and the parameters with the
+        smallest are kept.
     report : callable or None
         Called with a line of text after each epoch.
     patience_from : int
@@ -287,7 +294,7 @@ class Monitor:
         self,
         theta: Array,
         stopping: Stopping,
-        validate: Callable[[], float] | None = None,
+        validate: Callable[[], tuple[float, float]] | None = None,
         report: Callable[[str], None] | None = None,
         patience_from: int = 0,
     ) -> None:
@@ -295,7 +302,7 @@ class Monitor:
         self.patience_from = patience_from
         self.validate, self.report = validate, report
         self.best_theta = theta.copy() if validate else theta
-        self.least = math.inf
+        self.least = math.inf, math.inf
         self.losses: list[Loss] = []
         self.validation_losses: list[float] = []
         self.trouble: str | None = None
@@ -303,20 +310,20 @@ class Monitor:
     def __call__(self, losses: Loss) -> bool:
         """Record the loss of an epoch; return whether progress has stalled."""
         self.losses.append(losses)
-        loss, judged = losses.total, len(self.losses) > self.patience_from
+        loss, tie, judged = losses.total, 0.0, len(self.losses) > self.patience_from
         line = f"Epoch {len(self.losses)}, loss = {loss:.6g} nats per row"
         if self.validate:
-            loss = self.validate()
+            loss, tie = self.validate()
             if not math.isfinite(loss):
                 raise DivergenceError(f"the validation loss is {loss}", finished=True)
-            if loss < self.least:
+            if (loss, tie) < self.least:
                 self.best_theta[...] = self.theta
-                self.least = loss if judged else math.inf
+                self.least = (loss, tie) if judged else (math.inf, math.inf)
             self.validation_losses.append(loss)
             line += f", validation score = {-loss:.6g}"
         if self.report:
             self.report(line)
-        return judged and self.stopping.stalls(loss)
+        return judged and self.stopping.stalls(loss, tie)
 
     def finish(self) -> None:
         """Bring back the best parameters."""

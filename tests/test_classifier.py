@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from scipy import special
@@ -27,6 +29,19 @@ def X():
 def y():
     _, first = np.unique(load_iris().data, axis=0, return_index=True)
     return load_iris().target[first]
+
+
+@pytest.fixture
+def held_out(monkeypatch):
+    """Return the rows that the next fits hold out, and those they train on."""
+    seen, split = {}, StackedAutoencoderClassifier._hold_out
+
+    def spy(self, *args):
+        seen["train"], seen["valid"] = split(self, *args)
+        return seen["train"], seen["valid"]
+
+    monkeypatch.setattr(StackedAutoencoderClassifier, "_hold_out", spy)
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +100,7 @@ def test_a_frozen_encoder_carries_logistic_regression(weighted, positive, X, noi
     expected = truth.predict_proba(codes)
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-5)
     coef = truth.coef_.T if positive is None else truth.coef_.reshape(-1, 1)
-    np.testing.assert_allclose(model.coef_, coef, atol=1e-4)
+    np.testing.assert_allclose(model.head_coef_, coef, atol=1e-4)
 
 
 def test_only_labelled_rows_teach(X, noisy):
@@ -191,8 +206,8 @@ def test_it_is_a_classifier(X, y):
     assert make().fit(X, y).n_targets_ == 3
     model = make().fit(X, y > 0)
     assert model.n_targets_ == 1
-    assert model.coef_.shape == (3, 1)
-    assert model.intercept_.shape == (1,)
+    assert model.head_coef_.shape == (3, 1)
+    assert model.head_intercept_.shape == (1,)
 
 
 # --- rows without a label -------------------------------------------------------------
@@ -219,6 +234,39 @@ def test_minus_one_is_a_class_unless_it_is_said_not_to_be(X, y):
 def test_unlabelled_rows_may_be_absent(X, y):
     model, same = make(unlabeled=-1).fit(X, y), make().fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), same.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("unlabeled", "turn"),
+    [
+        (-1, lambda y: y.astype(str)),
+        (-1, lambda y: y.astype(str).astype(object)),
+        ("-1", lambda y: y),
+        ("?", lambda y: y.astype(float)),
+        (np.nan, lambda y: y.astype(float)),
+        (np.nan, lambda y: y),
+        (True, lambda y: y),
+    ],
+    ids=["str", "objects", "int", "float", "NaN", "NaN of int", "True"],
+)
+def test_a_value_that_labels_cannot_have(unlabeled, turn, X, y):
+    with pytest.raises(ValueError, match=re.escape(f"unlabeled={unlabeled!r} ")):
+        make(unlabeled=unlabeled).fit(X, turn(np.where(np.arange(len(y)) % 2, -1, y)))
+
+
+def test_strings_may_be_mixed_with_a_number_for_rows_without_a_label(X, y):
+    hidden = np.arange(len(y)) % 2 > 0
+    names = np.where(hidden, -1, np.array(["a", "b", "c"], object)[y])
+    model = make(unlabeled=-1).fit(X, names)
+    assert list(model.classes_) == ["a", "b", "c"]
+    same = make(unlabeled=-1).fit(X, np.where(hidden, -1, y))
+    np.testing.assert_array_equal(model.predict_proba(X), same.predict_proba(X))
+
+
+def test_a_class_without_weighty_rows_is_none(X, y):
+    model = make().fit(X, y, sample_weight=(y > 0).astype(float))
+    assert list(model.classes_) == [1, 2]
+    assert model.predict_proba(X).shape == (len(X), 2)
 
 
 def test_balance_is_that_of_labelled_rows(X, y):
@@ -255,7 +303,7 @@ def test_class_weights_are_weights(class_weight, weighted, solver, X, y):
     )
     assert model.loss_ == pytest.approx(other.loss_, rel=1e-9)
     plain = make(**params).fit(X, y, sample_weight=own)
-    assert np.abs(plain.intercept_ - model.intercept_).max() > 0.1
+    assert np.abs(plain.head_intercept_ - model.head_intercept_).max() > 0.1
 
 
 def test_names_of_classes_have_weights(X, y):
@@ -285,21 +333,40 @@ def test_a_class_of_weight_zero_is_hardly_predicted(X, y):
     assert make(**params).fit(X, y).predict_proba(X)[:, 0].max() > 0.9
 
 
+def test_early_stopping_ignores_a_class_of_weight_zero(X, y, held_out):
+    model = make(class_weight={2: 0}, early_stopping=True).fit(X, y)
+    n_labelled, n_valid = np.count_nonzero(y < 2), len(held_out["valid"])
+    assert n_valid == round(0.1 * n_labelled)
+    assert set(y[held_out["valid"]]) == {0, 1}
+    assert model.t_ == 6 * (len(y) - n_valid) + 5 * (n_labelled - n_valid)
+    assert list(model.classes_) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "class_weight",
+    [{0: -1.0}, {0: np.nan}, {0: np.inf}, dict.fromkeys(range(3), 0)],
+    ids=str,
+)
+def test_impossible_class_weights(class_weight, X, y):
+    model = make(class_weight=class_weight)
+    with pytest.raises(ValueError, match=r"class_weight=.* must hold non-negative"):
+        model.fit(X, y)
+    assert not [name for name in vars(model) if name.endswith("_")]
+
+
+def test_huge_class_weights_are_huge_weights(X, y):
+    with pytest.raises(ValueError, match=r"Sample weights range from 1 to 1e\+308"):
+        make(class_weight={0: 1e308, 1: 1e308}).fit(X, y)
+
+
 # --- early stopping -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.6])
-def test_held_out_rows_are_stratified(fraction, X, y, monkeypatch):
+def test_held_out_rows_are_stratified(fraction, X, y, held_out):
     rare = np.where(np.arange(len(y)) == 70, 9, y)
-    split, seen = StackedAutoencoderClassifier._hold_out, []
-
-    def spy(self, *args):
-        seen[:] = split(self, *args)
-        return tuple(seen)
-
-    monkeypatch.setattr(StackedAutoencoderClassifier, "_hold_out", spy)
     make(early_stopping=True, validation_fraction=fraction).fit(X, rare)
-    train, valid = seen
+    train, valid = held_out["train"], held_out["valid"]
     assert set(rare[train]) == {0, 1, 2, 9}
     assert not set(train) & set(valid)
     assert len(train) + len(valid) == len(y)
@@ -311,6 +378,19 @@ def test_validation_scores_are_accuracies(X, y):
     model = make(early_stopping=True, validation_fraction=0.2).fit(X, y)
     hits = 30 * np.array(model.validation_scores_)
     np.testing.assert_allclose(hits, np.round(hits), atol=1e-9)
+
+
+def test_ties_are_broken_by_the_held_out_loss(X, y, held_out):
+    params = {"early_stopping": True, "max_iter": 30, "learning_rate_init": 0.1}
+    params |= {"learning_rate": "constant", "n_iter_no_change": np.inf}
+    model = make(validation_fraction=0.05, **params).fit(X, y)
+    valid, losses = held_out["valid"], np.array(model.validation_loss_curve_)
+    best = np.flatnonzero(model.validation_scores_ == np.max(model.validation_scores_))
+    kept = best[losses[best].argmin()]
+    assert losses.argmin() == kept != best[0]
+    assert kept < 29
+    log_proba = model.predict_log_proba(X[valid])[np.arange(len(valid)), y[valid]]
+    assert -log_proba.mean() == pytest.approx(losses[kept], rel=1e-12)
 
 
 # --- bad labels -----------------------------------------------------------------------

@@ -17,6 +17,14 @@ def test_slots_fill_the_vector_without_overlap():
     )
 
 
+def test_a_slot_stops_where_the_next_begins():
+    layout = Layout(7)
+    slots = [layout.slot(3, 2), layout.slot(0, 4), layout.slot(2)]
+    assert [slot.start for slot in slots] == [7, 13, 13]
+    assert [slot.stop for slot in slots] == [13, 13, 15]
+    assert slots[0].T.stop == 13
+
+
 def test_view_writes_through():
     flat = np.zeros(6)
     Slot(2, (2, 2)).of(flat)[1, 0] = 5.0

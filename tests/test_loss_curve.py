@@ -10,10 +10,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from skae import DenoisingAutoencoder  # noqa: E402
+from skae import DenoisingAutoencoder, StackedAutoencoderClassifier  # noqa: E402
 from skae.displays import LossCurveDisplay  # noqa: E402
 
-DIGITS = load_digits(return_X_y=True)[0][:200]
+DIGITS, NUMERALS = (part[:200] for part in load_digits(return_X_y=True))
 FEW = np.random.default_rng(0).normal(size=(50, 4))
 
 
@@ -90,6 +90,19 @@ def test_estimator_with_stages():
     model.loss_curve_ = {"layer 1": [2.0, 1.0], "tuning": [3.0]}
     display = LossCurveDisplay.from_estimator(model, name="stack")
     assert labels(display.ax_) == ["stack: layer 1", "stack: tuning"]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_held_out_loss_of_a_classifier():
+    settings = {"pretraining_max_iter": 2, "max_iter": 3, "random_state": 0}
+    model = StackedAutoencoderClassifier(5, early_stopping=True, **settings)
+    display = LossCurveDisplay.from_estimator(model.fit(DIGITS, NUMERALS))
+    assert list(display.lines_) == ["level 1", "level 2", "fine-tuning"]
+    assert list(display.validation_lines_) == ["fine-tuning"]
+    line = display.validation_lines_["fine-tuning"]
+    np.testing.assert_array_equal(line.get_xdata(), [5, 6, 7])
+    np.testing.assert_array_equal(line.get_ydata(), model.validation_loss_curve_)
+    assert min(line.get_ydata()) > 0
 
 
 def test_single_epoch_is_visible():

@@ -109,6 +109,25 @@ def test_units_of_one_target_leave_the_others_alone(X, Y):
     np.testing.assert_allclose(found[:, 2], plain[:, 2], atol=1e-10)
 
 
+@pytest.mark.parametrize("factor", [1e300, 1e-200])
+def test_extreme_targets_are_an_error_that_names_them(factor, X, Y):
+    with pytest.raises(ValueError, match=r"Target 0 ranges from .* Rescale the ta"):
+        make().fit(X, Y[:, 0] * factor)
+
+
+def test_a_warm_start_keeps_the_units(X, Y):
+    model = make(warm_start=True).fit(X, Y[:, 0])
+    before = model.predict(X)
+    model.set_params(learning_rate_init=1e-300).fit(X, 100 * Y[:, 0] + 7)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_the_sign_of_a_target_makes_no_difference(X, Y):
+    y, params = Y[:, 0], {"learning_rate_init": 0.01, "max_iter": 20}
+    found = [make(**params).fit(X, sign * y).predict(X) for sign in (1, -1)]
+    np.testing.assert_array_equal(found[0], -found[1])
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e7, 1e-30])
 @pytest.mark.parametrize("is_alone", [False, True])
 def test_a_constant_target_is_predicted(is_alone, constant, X, Y):
@@ -151,7 +170,7 @@ def test_predictions_have_the_shape_of_targets(X, Y):
         assert model.predict(X).shape == y.shape
         assert model.predict(X[:1]).shape == (1, *y.shape[1:])
         assert model.n_targets_ == (1 if y.ndim == 1 else y.shape[1])
-        assert model.coef_.shape == (3, model.n_targets_)
+        assert model.head_coef_.shape == (3, model.n_targets_)
 
 
 def test_a_column_of_targets_is_flattened_as_by_mlp_regressor(X, Y):
@@ -247,6 +266,12 @@ def test_bad_targets(targets, message, X, Y):
     with pytest.raises(ValueError, match=message):
         model.fit(X, targets(Y[:, 0]))
     assert not [name for name in vars(model) if name.endswith("_")]
+
+
+def test_a_cold_start_may_have_another_number_of_targets(X, Y):
+    model = make().fit(X, Y[:, 0]).fit(X, Y[:, :2])
+    expected = make().fit(X, Y[:, :2]).predict(X)
+    np.testing.assert_array_equal(model.predict(X), expected)
 
 
 @pytest.mark.parametrize(("first", "then"), [(1, 3), (3, 2), (2, 1)])

@@ -3,10 +3,10 @@ import pytest
 from scipy import linalg
 from sklearn.datasets import load_digits, load_iris
 
-from skae import StackedAutoencoder
+from skae import SparseAutoencoder, StackedAutoencoder
 from skae.activations import ACTIVATIONS
 from skae.corruptions import CORRUPTIONS, Masking
-from skae.penalties import PENALTIES, KLDivergence, TopK
+from skae.penalties import PENALTIES, JumpReLU, KLDivergence, TopK
 from skae.training import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -48,6 +48,12 @@ def pairs(first, second, k):
     """Return each array of a level of one stack beside that of another."""
     ours, theirs = (of_level(stack, k) for stack in (first, second))
     return zip([*ours[0], *ours[1]], [*theirs[0], *theirs[1]], strict=True)
+
+
+def take_weights(stack, other):
+    """Let a stack have the weights and biases of another."""
+    for ours, theirs in zip(layers(stack), layers(other), strict=True):
+        ours[...] = theirs
 
 
 def standardized(X):
@@ -197,6 +203,7 @@ def test_each_stage_has_its_own_cosine(X, monkeypatch):
     monkeypatch.setattr(Trainer, "epoch", recorded)
     settings = {"learning_rate": "cosine", "pretraining_learning_rate_init": 1e-2}
     settings |= {"n_iter_no_change": 1, "tol": 1e9}  # the last epochs are the point
+    settings["learning_rate_init"] = 5e-3
     make(pretraining_max_iter=[4, 0, 2], max_iter=3, **settings).fit(X)
     cosine = [[np.cos(np.pi * i / n) for i in range(n)] for n in (4, 2, 3)]
     first, third, tuned = ((1 + np.array(part)) / 2 for part in cosine)
@@ -241,6 +248,16 @@ def test_every_level_may_stop_by_itself(learning_rate, X):
         ({"pretraining_max_iter": [1, None, 1]}, "pretraining_max_iter=.*, got None"),
         ({"pretraining_max_iter": ["1", "2", "3"]}, "pretraining_max_iter=.*, got '1'"),
         ({"pretraining_max_iter": [[1], [2], [3]]}, "pretraining_max_iter=.* got "),
+        ({"pretraining_max_iter": [True, 1, 1]}, "pretraining_max_iter=.*, got True"),
+        (
+            {"corruption_level": {0: 0.1, 1: 0.1, 2: 0.1}},
+            r"corruption_level=\{0: 0.1, 1: 0.1, 2: 0.1\} must hold a float",
+        ),
+        ({"corruption_level": {0.1}}, r"corruption_level=\{0.1\} must hold a float"),
+        (
+            {"corruption_level": {0.1, 0.2, 0.3}},
+            r"corruption_level=\{0.*\} must hold a float",
+        ),
         (
             {"pretraining_learning_rate_init": 0},
             "'pretraining_learning_rate_init' parameter",
@@ -275,6 +292,10 @@ def test_every_level_may_stop_by_itself(learning_rate, X):
             "corruption_level=0, or choose another solver",
         ),
         ({"penalty": "l2"}, "'penalty' parameter"),
+        (
+            {"penalty": TopK(7)},
+            r"penalty=TopK\(k=7\) lets more units fire .*: k must be at most 6",
+        ),
         ({"penalty": KLDivergence(1.5), "activation": "logistic"}, "sparsity_target"),
         ({"sparsity_target": 1.0}, "sparsity_target"),
         ({"sparsity_weight": -1.0}, "sparsity_weight"),
@@ -292,6 +313,27 @@ def test_what_cannot_be_is_refused_and_nothing_is_left(settings, message, X):
 def test_settings_of_levels_that_do_not_learn_are_checked_too(name, X):
     with pytest.raises(ValueError, match=name):
         make(**{name: [0.1, -1.0, 0.1]}, **NO_PRETRAINING).fit(X)
+
+
+@pytest.mark.parametrize(("levels", "merged"), [(0, True), ([0, 0, 0.3], False)])
+def test_equal_rows_are_one_row_if_no_level_is_random(levels, merged, X):
+    twice = np.repeat(X, 2, axis=0)
+    stack = make(corruption_level=levels, batch_size=1000).fit(twice)
+    n_rows = len(np.unique(X, axis=0)) if merged else len(twice)
+    assert stack.t_ == 12 * n_rows
+
+
+def test_lbfgs_takes_noise_that_no_level_sees(X):
+    settings = {"solver": "lbfgs", "corruption_level": [0, 0.1, 0]}
+    stack = make(pretraining_max_iter=[2, 0, 2], **settings).fit(X)
+    assert list(stack.loss_curve_) == ["level 1", "level 3", "fine-tuning"]
+
+
+def test_lbfgs_refuses_noise_before_it_trains_any_level(X, capsys):
+    settings = {"solver": "lbfgs", "corruption_level": [0, 0.1, 0], "verbose": True}
+    with pytest.raises(ValueError, match="set corruption_level=0, or choose another"):
+        make(**settings).fit(X)
+    assert capsys.readouterr().out == ""
 
 
 # --- the first level's penalty --------------------------------------------------------
@@ -408,6 +450,61 @@ def test_the_fraction_of_units_that_fire(X):
     settings = {"hidden_layer_sizes": 10, "fine_tune": False, "batch_size": 1000}
     fraction = make(penalty="topk", sparsity_target=0.3, **settings).fit(X)
     same(fraction, make(penalty=TopK(3), **settings).fit(X))
+
+
+def test_as_many_units_may_fire_as_there_are(X):
+    settings = {"activation": "tanh", "fine_tune": False}
+    same(make(penalty=TopK(6), **settings).fit(X), make(**settings).fit(X))
+
+
+@pytest.mark.parametrize("n_epochs", [0, 3])
+@pytest.mark.parametrize("penalty", ["gated", "jumprelu"])
+def test_lbfgs_refuses_penalties_without_a_gradient(penalty, n_epochs, X):
+    settings = {"solver": "lbfgs", "corruption_level": 0, "activation": "relu"}
+    stack = make(penalty=penalty, pretraining_max_iter=n_epochs, **settings)
+    with pytest.raises(ValueError, match=f"which penalty='{penalty}' does not have"):
+        stack.fit(X)
+
+
+@pytest.mark.parametrize("penalty", [*PENALTIES, KLDivergence(memory=100.0)], ids=str)
+def test_a_single_level_with_a_penalty_is_a_sparse_autoencoder(penalty, X):
+    kind = PENALTIES[penalty] if isinstance(penalty, str) else penalty
+    # Tied, so that both begin with the same weights.
+    settings = {"penalty": penalty, "tied_weights": True, "batch_size": 50}
+    settings |= {"random_state": 0, "code_activation": kind.code_activation}
+    theirs = SparseAutoencoder(6, unit_norm=False, revival=None, max_iter=4, **settings)
+    ours = StackedAutoencoder(
+        6,
+        hidden_layer_sizes=(),
+        corruption_level=0,
+        pretraining_max_iter=4,
+        fine_tune=False,
+        **settings,
+    ).fit(X)
+    assert ours.loss_curve_ == {"level 1": theirs.fit(X).loss_curve_}
+    same(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "topk"),
+        ("topk", "jumprelu"),
+        ("jumprelu", "topk"),
+        ("jumprelu", JumpReLU(0.5)),
+        ("gated", "gated"),
+        ("l1", None),
+    ],
+    ids=str,
+)
+def test_a_warm_start_begins_with_new_numbers_of_the_penalty(before, after, X):
+    settings = {"fine_tune": False, "warm_start": True, "activation": "relu"}
+    settings |= {"distribution": "squared_error", "pretraining_max_iter": 3}
+    stack = make(penalty=before, **settings).fit(X)
+    other = make(penalty=after, **settings).fit(2 * X)
+    take_weights(other.fit(X), stack)
+    same(stack.set_params(penalty=after).fit(X), other.fit(X))
+    assert stack.loss_curve_ == other.loss_curve_
 
 
 def test_a_penalty_has_no_part_in_the_network_afterwards(X):

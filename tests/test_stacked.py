@@ -84,6 +84,7 @@ def test_activations_and_corruptions_are_those_of_a_denoising_autoencoder(
 ):
     settings = {"activation": activation, "code_activation": "softplus"}
     settings |= {"corruption": corruption, "corruption_level": 0.2, "random_state": 1}
+    settings["learning_rate_init"] = 0.01
     theirs = DenoisingAutoencoder(2, hidden_layer_sizes=5, max_iter=3, **settings)
     ours = make(pretraining_max_iter=0, **settings | {"max_iter": 3})
     same(ours.fit(X), theirs.fit(X))
@@ -114,6 +115,7 @@ def test_a_single_level_is_a_denoising_autoencoder(solver, tied, X):
 @pytest.mark.parametrize("solver", OPTIMIZERS)
 def test_partial_fit_trains_all_layers_together(solver, X):
     settings = {"hidden_layer_sizes": 5, "random_state": 0, "solver": solver}
+    settings["learning_rate_init"] = 0.01
     ours = StackedAutoencoder(2, pretraining_max_iter=9, **settings)
     theirs = DenoisingAutoencoder(2, **settings)
     for start in range(0, 150, 50):
@@ -136,6 +138,21 @@ def test_partial_fit_goes_on_from_a_fit(X):
     assert stack.loss_curve_["fine-tuning"][:4] == curve["fine-tuning"]
     for now, then in zip(stack.coefs_, before, strict=True):
         assert (now != then).any()
+
+
+def test_partial_fit_can_begin_where_fit_would_have_nothing_to_train(X):
+    stack = make(fine_tune=False, pretraining_max_iter=0).partial_fit(X)
+    assert {stage: len(losses) for stage, losses in stack.loss_curve_.items()} == {
+        "fine-tuning": 1
+    }
+    same(stack, make().partial_fit(X))
+
+
+def test_epochs_of_levels_do_not_count_in_partial_fit(X):
+    stack = make(fine_tune=False).fit(X)
+    assert stack.n_iter_ == 6
+    assert stack.partial_fit(X).n_iter_ == 1
+    assert stack.partial_fit(X).n_iter_ == 2
 
 
 # --- stages ---------------------------------------------------------------------------
@@ -175,9 +192,14 @@ def test_early_stopping_is_of_fine_tuning_alone(X):
 
 
 def test_pretraining_does_not_see_the_rows_held_out(X):
+    assert make(early_stopping=True).fit(X).t_ == 135 * 6 + 135 * 4
+
+
+def test_without_fine_tuning_nothing_is_held_out(X):
     stack = make(early_stopping=True, fine_tune=False).fit(X)
-    assert stack.t_ == 135 * 6
+    assert stack.t_ == 150 * 6
     assert stack.validation_scores_ is None
+    same(stack, make(fine_tune=False).fit(X))
 
 
 def test_fine_tuning_begins_with_what_the_levels_learnt(X):
@@ -468,6 +490,30 @@ def test_divergence_names_the_level_and_the_parameter(rates, place, solver, X):
     with pytest.raises(ValueError, match=message):
         stack.fit(X)
     assert not hasattr(stack, "loss_curve_")
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_level_that_ends_far_off_has_diverged(level, fine_tune, X):
+    rates = {1: 1e8, 2: [0.005, 1e8]}[level]
+    stack = make(
+        activation="identity",
+        pretraining_learning_rate_init=rates,
+        fine_tune=fine_tune,
+    )
+    message = rf"epoch 3 of level {level} of 2: the loss is \S+ nats per row, but .*"
+    with pytest.raises(ValueError, match=message + "pretraining_learning_rate_init="):
+        stack.fit(X)
+
+
+def test_levels_need_not_fit_together_without_fine_tuning(X):
+    settings = {"activation": "logistic", "alpha": 0.1, "fine_tune": False}
+    settings |= {"hidden_layer_sizes": (100, 50), "pretraining_max_iter": 1}
+    assert list(make(16, **settings).fit(X).loss_curve_) == [
+        "level 1",
+        "level 2",
+        "level 3",
+    ]
 
 
 def test_divergence_of_fine_tuning_names_its_parameter(X):

@@ -520,7 +520,13 @@ every_head = pytest.mark.parametrize("head", HEADS)
 
 
 def task_case(
-    head="categorical", activation="tanh", frozen=False, alpha=0.1, tied=False, n=4
+    head="categorical",
+    activation="tanh",
+    frozen=False,
+    alpha=0.1,
+    tied=False,
+    n=4,
+    level=0.0,
 ):
     """Return the objective of predicting `n` targets, with a batch."""
     rng, family = np.random.default_rng(0), HEADS[head]
@@ -530,15 +536,19 @@ def task_case(
     theta = 0.4 * rng.standard_normal(layout.size)
     x = np.log1p(draw_rows(whole.distribution, N_ROWS, rng))
     target = support_sample(family, (N_ROWS, n), rng)
-    return Case(task(whole, layer, family, frozen), theta, x, target)
+    damage = CORRUPTIONS["masking"](), level
+    return Case(task(whole, layer, family, damage, frozen), theta, x, target)
 
 
 @every_head
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("alpha", [0.0, 0.3])
-def test_gradient_of_a_task(alpha, frozen, activation, head):
-    task_case(head, activation, frozen, alpha).check()
+@pytest.mark.parametrize(("alpha", "level"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.4)])
+def test_gradient_of_a_task(alpha, level, frozen, activation, head):
+    case = task_case(head, activation, frozen, alpha, level=level)
+    case.check()
+    damaged = case.batch.x_in != case.batch.x
+    assert damaged.any() == (level > 0)
 
 
 @pytest.mark.parametrize("tied", [False, True])

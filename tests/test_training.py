@@ -227,7 +227,7 @@ def test_the_best_parameters_come_back():
 
     def validate():
         visited.append(trainer.theta.copy())
-        return next(losses)
+        return next(losses), 0.0
 
     watcher, _ = run(trainer, 3, validate=validate)
     assert not np.array_equal(trainer.theta, visited[1])
@@ -238,7 +238,7 @@ def test_the_best_parameters_come_back():
 
 def test_each_epoch_is_reported():
     lines = []
-    run(make(), 2, report=lines.append, validate=lambda: 1.25)
+    run(make(), 2, report=lines.append, validate=lambda: (1.25, 0.0))
     assert len(lines) == 2
     assert lines[1].startswith("Epoch 2, loss = ")
     assert lines[1].endswith("nats per row, validation score = -1.25")
@@ -253,7 +253,7 @@ def test_divergence_is_noticed_in_the_step_that_it_happens():
 
 def test_a_loss_that_is_not_finite_on_held_out_rows_is_noticed():
     with pytest.raises(DivergenceError, match="validation loss is inf"):
-        run(make(), 1, validate=lambda: np.inf)
+        run(make(), 1, validate=lambda: (np.inf, 0.0))
 
 
 def test_a_last_step_to_infinity_is_noticed():
@@ -514,18 +514,35 @@ def test_epochs_may_go_unjudged():
 def test_the_newest_of_unjudged_epochs_is_kept_and_not_the_start():
     losses, theta = iter([1.0, 3.0, 2.0]), np.full(1, -1.0)
     monitor, _ = watch(
-        [9.0, 9.0, 9.0], theta, validate=lambda: next(losses), patience_from=5
+        [9.0, 9.0, 9.0], theta, validate=lambda: (next(losses), 0.0), patience_from=5
     )
     theta[...] = -2.0
     monitor.finish()
     assert theta[0] == 2.0
 
 
+def test_of_equal_losses_the_smaller_tie_is_kept_and_counts_as_progress():
+    pairs = iter([(1.0, 9.0), (1.0, 5.0), (1.0, 6.0), (0.5, 8.0), (0.5, 8.0)])
+    theta = np.full(1, -1.0)
+    monitor, answers = watch([9.0] * 5, theta, validate=lambda: next(pairs), patience=1)
+    assert answers == [False, False, True, False, True]
+    assert monitor.validation_losses == [1.0, 1.0, 1.0, 0.5, 0.5]
+    assert (monitor.stopping.best, monitor.stopping.tie) == (0.5, 8.0)
+    monitor.finish()
+    assert theta[0] == 3.0
+    pairs = iter([(1.0, 9.0), (1.0, 5.0), (1.0, 6.0)])
+    monitor, _ = watch([9.0] * 3, theta, validate=lambda: next(pairs))
+    monitor.finish()
+    assert theta[0] == 1.0
+
+
 def test_unjudged_epochs_are_not_compared_with_judged_ones():
     """While a price rises, so does the loss: an early epoch has it easy."""
     losses = iter([1.0, 2.0, 5.0, 4.0, 4.5])
     theta = np.full(1, -1.0)
-    monitor, _ = watch([9.0] * 5, theta, validate=lambda: next(losses), patience_from=2)
+    monitor, _ = watch(
+        [9.0] * 5, theta, validate=lambda: (next(losses), 0.0), patience_from=2
+    )
     assert monitor.validation_losses == [1.0, 2.0, 5.0, 4.0, 4.5]
     monitor.finish()
     assert theta[0] == 3.0

@@ -85,6 +85,7 @@ FOR_TASKS: list[Params] = [
     {"alpha": 1e-3},
     {"alpha": 1e-1},
     {"early_stopping": True},
+    {"fine_tuning_corruption_level": 0.2},
     {"freeze_encoder": True},
     {"learning_rate": "constant"},
     {"max_iter": 200},

@@ -2,14 +2,15 @@
 
 The recipe of the tutorial: three layers of 1000 logistic units with tied weights,
 pretrained level by level on rows of which 10, 20 and 30 % of the entries are masked, by
-the cross-entropy; a softmax on top; fine-tuning of all layers, in which 10,000 of the
-60,000 training digits decide when to stop. Published are 1.39 % wrong on these and
-1.3 % on the 10,000 test digits, after 585 minutes of pretraining and 444 of fine-tuning
-on one core of 2.66 GHz, in steps of one digit.
+the cross-entropy; a softmax on top; fine-tuning of all layers on clean rows, in which
+10,000 of the 60,000 training digits decide when to stop. Published are 1.39 % wrong on
+these and 1.3 % on the 10,000 test digits, after 585 minutes of pretraining and 444 of
+fine-tuning on one core of 2.66 GHz, in steps of one digit.
 
-Batch size and schedule are ours; see `SETTINGS`. They were chosen by the validation
-digits of another split. The same network without pretraining, with the same
-fine-tuning, is beside it.
+Batch size and schedule are ours; see `SETTINGS` and `FINE_TUNING`. They were chosen by
+validation digits of other splits. The layer on top learns alone for one epoch before
+all others do. A second kind of fine-tuning departs from the recipe: it masks 20 % of
+the entries of each row, too. The same network without pretraining is beside both.
 
 Usage::
 
@@ -27,6 +28,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from statistics import fmean
 
@@ -38,6 +40,7 @@ from threadpoolctl import threadpool_limits
 from skae import StackedAutoencoderClassifier
 
 SETTINGS = {
+    "hidden_layer_sizes": (1000, 1000),
     "activation": "logistic",
     "tied_weights": True,
     "corruption_level": [0.1, 0.2, 0.3],
@@ -46,15 +49,17 @@ SETTINGS = {
     "momentum": 0.9,
     "batch_size": 50,
     "learning_rate": "cosine",
-    "pretraining_max_iter": 15,
-    "pretraining_learning_rate_init": 0.01,
-    "learning_rate_init": 0.25,
-    "max_iter": 40,
+    "pretraining_learning_rate_init": 0.0075,
     "alpha": 0.0,
     "early_stopping": True,
     "validation_fraction": 1 / 6,
     "n_iter_no_change": np.inf,
 }
+#: Epochs for each level.
+PRETRAINING = 10
+#: How much is masked, and for how many epochs.
+FINE_TUNING = {"clean": (0.0, 15), "masked": (0.2, 25)}
+RATE = 0.25
 PUBLISHED_MINUTES = 585.01 + 444.2
 INTRO = """\
 Made by
@@ -65,34 +70,48 @@ python doc/benchmarks/stacked_mnist.py {options}
 
 (NumPy {numpy}, one thread for a fit, single precision). Errors are in per cent;
 validation errors are those of the epoch that is kept. A fit without pretraining begins
-with the same random weights. Published: 1.39 on validation, 1.3 on test digits, 1029
-minutes.
+with the same random weights. Published, with clean rows: 1.39 on validation and 1.3 on
+test digits, 1029 minutes.
 
-| pretraining | seed | validation | test | epoch kept | minutes | of published |
-|---|---:|---:|---:|---:|---:|---:|
+| epochs a level | fine-tuned on rows | seed | validation | test | kept | minutes |
+|---|---|---:|---:|---:|---:|---:|
 """
 
 
-def fit(data, epochs, seed, changes):
-    """Return a line of the table, and the test error."""
+def fit(data, epochs, seed, most):
+    """Return, for each kind of fine-tuning, a line of the table and the test error."""
     X, y, X_test, y_test = data
-    settings = SETTINGS | {"pretraining_max_iter": epochs} | changes
-    model = StackedAutoencoderClassifier(
-        1000, hidden_layer_sizes=(1000, 1000), random_state=seed, **settings
-    )
     with threadpool_limits(1):
         start = time.perf_counter()
-        model.fit(X, y)
-        minutes = (time.perf_counter() - start) / 60
-        wrong = 100 * (1 - model.score(X_test, y_test))
-    best = 100 * (1 - model.best_validation_score_)
-    kept = 1 + int(np.argmax(model.validation_scores_))
-    share = minutes / PUBLISHED_MINUTES
-    name = f"{epochs} epochs a level" if epochs else "none"
-    line = f"| {name} | {seed} | {best:.2f} | {wrong:.2f} | {kept} | "
-    line += f"{minutes:.1f} | {share:.3f} |\n"
-    print(line, end="", file=sys.stderr, flush=True)
-    return line, epochs, wrong
+        begun = StackedAutoencoderClassifier(
+            1000,
+            **SETTINGS,
+            pretraining_max_iter=epochs,
+            freeze_encoder=True,
+            learning_rate_init=0.02,
+            max_iter=1,
+            random_state=seed,
+        ).fit(X, y)
+        before = time.perf_counter() - start
+        for kind, (level, n) in FINE_TUNING.items():
+            start = time.perf_counter()
+            model = deepcopy(begun).set_params(
+                freeze_encoder=False,
+                warm_start=True,
+                fine_tuning_corruption_level=level,
+                learning_rate_init=RATE,
+                max_iter=min(n, most),
+            )
+            model.fit(X, y)
+            minutes = (before + time.perf_counter() - start) / 60
+            curves = model.validation_scores_, model.validation_loss_curve_
+            scores, losses = (np.array(c[-model.n_iter_ :]) for c in curves)
+            best, kept = 100 * (1 - max(scores)), 1 + np.lexsort((losses, -scores))[0]
+            wrong = 100 * (1 - model.score(X_test, y_test))
+            line = f"| {epochs or 'none'} | {kind} | {seed} | {best:.2f} | {wrong:.2f} "
+            line += f"| {kept} of {model.n_iter_} | {minutes:.1f} |\n"
+            print(line, end="", file=sys.stderr, flush=True)
+            yield line, (epochs, kind), wrong, minutes
 
 
 def main():
@@ -103,28 +122,39 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
     parser.add_argument("--quick", action="store_true", help="a minute, to try it out")
     options = parser.parse_args()
-    data = load(options.data)
+    data, most = load(options.data), 1000
     if data is None:
         print(f"Nothing to do: --data names no {FILE.name}.")
         return
-    changes = {}
+    both = PRETRAINING, 0
     if options.quick:
         X, y, X_test, y_test = data
         data = X[:3000], y[:3000], X_test[:1000], y_test[:1000]
-        changes, options.seeds = {"max_iter": 2}, 1
-    both = 1 if options.quick else SETTINGS["pretraining_max_iter"], 0
+        both, most, options.seeds = (1, 0), 2, 1
     runs = [(epochs, seed) for epochs in both for seed in range(options.seeds)]
     found = joblib.Parallel(n_jobs=options.jobs)(
-        joblib.delayed(fit)(data, *run, changes) for run in runs
+        joblib.delayed(lambda *run: list(fit(data, *run, most)))(*run) for run in runs
     )
-    command = f"--data PATH --seeds {options.seeds}" + " --quick" * options.quick
-    text = INTRO.format(options=command, numpy=np.__version__)
-    text += "".join(line for line, _, _ in found) + "\nMean test error: "
-    means = [fmean(e for _, n, e in found if n == epochs) for epochs in both]
-    text += "{:.2f} with pretraining, {:.2f} without.\n".format(*means)
+    results = [result for each in found for result in each]
+    text = INTRO.format(options=command(options), numpy=np.__version__)
+    for epochs in both:
+        for kind in FINE_TUNING:
+            same = [r for r in results if r[1] == (epochs, kind)]
+            text += "".join(line for line, *_ in same)
+            wrong, minutes = fmean(r[2] for r in same), fmean(r[3] for r in same)
+            text += f"| **{epochs or 'none'}** | **{kind}** | mean | | **{wrong:.2f}** "
+            text += f"| | {minutes:.1f} |\n"
+    text += (
+        f"\nA tenth of the published time are {PUBLISHED_MINUTES / 10:.0f} minutes.\n"
+    )
     print(text, end="")
     if not options.quick:
         Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+def command(options):
+    """Return the options that print the same again."""
+    return f"--data PATH --seeds {options.seeds}" + " --quick" * options.quick
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ class LossCurveDisplay:
         stage of training, in their order. Stored as a dict of arrays; the name of an
         only stage is then "training".
     validation_scores : array-like or dict of {str: array-like}, default=None
-        Minus the loss of the held-out rows after each epoch, in nats per row. A
+        Minus the loss of the held-out rows after each epoch, in nats per row; of a
+        classifier or a regressor, minus its `validation_loss_curve_`. A
         dict holds one sequence for each stage; a single sequence belongs to the last
         stage. A sequence shorter than its stage belongs to its last epochs. Stored as
         a dict of arrays.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from numbers import Real
@@ -49,11 +49,11 @@ from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, 
 
 __all__ = [
     "LOST",
-    "RANDOM",
     "BaseAutoencoder",
     "all_or_nothing",
     "check_differentiable",
     "checked_corruption",
+    "random_objective",
 ]
 
 #: A fit has diverged if it costs so many nats per column, and twice what it costs to
@@ -75,24 +75,26 @@ DRAWS = 4
 #: An epoch of rows that come in chunks is taken to have at least so many.
 FEWEST_ROWS = 1000
 
-#: What L-BFGS says of corruption.
-RANDOM = (
-    "solver='lbfgs' needs an objective without randomness: set corruption_level=0, or "
-    "choose another solver."
-)
-
 #: The "adaptive" schedule divides the learning rate at most this often.
 MOST_DROPS = 5
 
 
+def random_objective(name: str = "corruption_level") -> ValueError:
+    """Return the error of L-BFGS; the parameter `name` makes the objective random."""
+    return ValueError(
+        f"solver='lbfgs' needs an objective without randomness: set {name}=0, or "
+        f"choose another solver."
+    )
+
+
 def checked_corruption(
-    corruption: str | Corruption, level: float
+    corruption: str | Corruption, level: float, name: str = "corruption_level"
 ) -> tuple[Corruption, float]:
     """Return a corruption and its level; zero if there is nothing random about it."""
     given, corruption = corruption, resolve(corruption, CORRUPTIONS)
     if float(level) not in corruption.levels:
         raise ValueError(
-            f"corruption_level={level} is outside {corruption.levels}, the levels of "
+            f"{name}={level} is outside {corruption.levels}, the levels of "
             f"corruption={given!r}."
         )
     return corruption, float(level) if corruption.is_random else 0.0
@@ -176,7 +178,7 @@ class BaseAutoencoder(FittedAutoencoder):
 
     # What a fit leaves behind; typed here, set in `fit` and `partial_fit` alone.
     _memory: dict[str, Any] | None
-    loss_curve_: Any
+    loss_curve_: Any  # a list or, of stacks, a dict of lists
     validation_scores_: list[float] | None
 
     # --- the holes that a subclass fills -------------------------------------------
@@ -488,15 +490,17 @@ class BaseAutoencoder(FittedAutoencoder):
     def _monitor(self, held_out: Rows | None) -> Monitor:
         validate = None
         if held_out is not None:
-            validate = partial(
-                self._model().mean_loss, held_out, self._beta(np.inf), DRAWS
-            )
+            validate = partial(self._validate, held_out)
         return Monitor(
             self._theta,
             self._stopping(held_out is not None),
             validate=validate,
             report=print if self.verbose else None,
         )
+
+    def _validate(self, rows: Rows) -> tuple[float, float]:
+        """Return the loss of held-out rows, and what decides between equal ones."""
+        return self._model().mean_loss(rows, self._beta(np.inf), DRAWS), 0.0
 
     def _stopping(self, validates: bool = False) -> Stopping:
         """Return what says when training has come to its end."""
@@ -581,7 +585,7 @@ class BaseAutoencoder(FittedAutoencoder):
     def _lbfgs(self, trainer: Trainer, monitor: Monitor, max_iter: int) -> str | None:
         """Return SciPy's message if L-BFGS stopped short of a minimum."""
         if trainer.objective.is_random:
-            raise ValueError(RANDOM)
+            raise random_objective()
         return lbfgs(
             trainer,
             max_iter=max_iter,
@@ -592,17 +596,9 @@ class BaseAutoencoder(FittedAutoencoder):
 
     def _run_epochs(self, trainer: Trainer, monitor: Monitor) -> str | None:
         """Return why training stopped before the loss had settled, if it did."""
-        optimizer = self._optimizer()
-        settled = descend(
-            trainer,
-            optimizer,
-            optimizer.init(self._theta),
-            rate=partial(self._rate, self.learning_rate_init, self.max_iter),
-            before=partial(self._before_epoch, trainer),
-            max_iter=self.max_iter,
-            n_drops=self._n_drops(),
-            monitor=monitor,
-        )
+        before = partial(self._before_epoch, trainer)
+        rate = self.learning_rate_init
+        settled = self._descend(trainer, monitor, rate, self.max_iter, before)
         if settled or monitor.stopping.patience == np.inf:
             return None
         return (
@@ -611,9 +607,26 @@ class BaseAutoencoder(FittedAutoencoder):
             f"Increase max_iter or learning_rate_init={self.learning_rate_init}."
         )
 
-    def _n_drops(self) -> int:
-        """Return how often the learning rate may fall."""
-        return MOST_DROPS if self.learning_rate == "adaptive" else 0
+    def _descend(
+        self,
+        trainer: Trainer,
+        monitor: Monitor,
+        rate: float,
+        max_iter: int,
+        before: Callable[[int, int, Moments], bool],
+    ) -> bool:
+        """Train from an initial learning rate; return whether the loss has settled."""
+        optimizer = self._optimizer()
+        return descend(
+            trainer,
+            optimizer,
+            optimizer.init(trainer.theta),
+            rate=partial(self._rate, rate, max_iter),
+            before=before,
+            max_iter=max_iter,
+            n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
+            monitor=monitor,
+        )
 
     def _rate(self, rate: float, max_iter: int, epoch: int, drops: int) -> float:
         """Return the learning rate of an epoch, given the initial one."""

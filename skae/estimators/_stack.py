@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.random import Generator
 
 from skae._validation import (
     NON_NEGATIVE,
@@ -26,10 +27,10 @@ from skae.component import resolve
 from skae.corruptions import CORRUPTIONS, Corruption
 from skae.estimators._base import (
     LOST,
-    RANDOM,
     BaseAutoencoder,
     check_differentiable,
     checked_corruption,
+    random_objective,
 )
 from skae.layout import Layout, Slot
 from skae.model import Model, Plan
@@ -37,9 +38,9 @@ from skae.network import Chain, Dense
 from skae.objective import Objective
 from skae.optimizers import Moments
 from skae.penalties import PENALTIES, Penalty
-from skae.rows import Rows
+from skae.rows import Columns, Rows
 from skae.stacking import level_trainer, levels
-from skae.training import DivergenceError, Monitor, Trainer, descend
+from skae.training import DivergenceError, Monitor, Trainer
 
 __all__ = ["FINE_TUNING", "BaseStack"]
 
@@ -91,7 +92,8 @@ class BaseStack(BaseAutoencoder):
         """Return a parameter's value for each level."""
         value = getattr(self, name)
         n_levels = len(check_sizes(self.hidden_layer_sizes, "hidden_layer_sizes")) + 1
-        each = list(value) if np.iterable(value) else [value] * n_levels
+        listed = np.iterable(value) and not isinstance(value, (dict, set))
+        each = list(value) if listed else [value] * n_levels
         if len(each) != n_levels:
             raise ValueError(
                 f"{name}={value!r} has {len(each)} values, but there are {n_levels} "
@@ -128,7 +130,7 @@ class BaseStack(BaseAutoencoder):
         if self.solver == "lbfgs":
             pairs = zip(epochs, self._corruptions(), strict=True)
             if any(n > 0 and level > 0 for n, (_, level) in pairs):
-                raise ValueError(RANDOM)
+                raise random_objective()
         return plan
 
     def _check_penalty(self, width: int, activation: str) -> None:
@@ -185,18 +187,22 @@ class BaseStack(BaseAutoencoder):
     def _own(self, model: Model) -> Slot:
         """Return where the numbers of the first level's units are."""
         head, width = self._head(model), model.plan.down[1]
-        layout = Layout(head.bias.start + head.bias.size if head else model.size)
+        layout = Layout(head.bias.stop if head else model.size)
         n_own = SparseCode(self._penalty(width)).n_own if self.penalty else 0
         return layout.slot(n_own, width)
 
-    def _start(self, model: Model, rows: Rows) -> None:
+    def _prepare(
+        self, rows: Rows, family: Any, columns: Columns, rng: Generator, keep: bool
+    ) -> Any:
         """Make room for what the stack needs beside the autoencoder."""
-        own, size = self._own(model), model.theta.size
-        tail = np.zeros(own.start + own.size - size, model.theta.dtype)
-        model.theta = np.concatenate([model.theta, tail])
+        X = super()._prepare(rows, family, columns, rng, keep)
+        own, known = self._own(self._model()), self._theta
+        self._theta = np.zeros(own.stop, known.dtype)
+        self._theta[: min(known.size, own.start)] = known[: own.start]
         if own.size:
             width = own.shape[1]
-            own.of(model.theta)[...] = SparseCode(self._penalty(width)).start(width)
+            own.of(self._theta)[...] = SparseCode(self._penalty(width)).start(width)
+        return X
 
     def _levels(self, objective: Objective) -> list[Objective]:
         """Return what each level minimises."""
@@ -213,10 +219,17 @@ class BaseStack(BaseAutoencoder):
     # --- pretraining ------------------------------------------------------------------
 
     def _losses(self) -> list[float]:
+        """Return the losses of fine-tuning so far."""
         return self.loss_curve_.get(FINE_TUNING, [])
 
     def _keep_losses(self, losses: list[float]) -> None:
+        """Set the losses of fine-tuning; none at all begin a new fit."""
         self.loss_curve_ = {**self.loss_curve_, FINE_TUNING: losses} if losses else {}
+
+    def _continue(self, trainer: Trainer, memory: dict[str, Any]) -> Moments:
+        if not self._losses():  # epochs of the levels do not count
+            self.n_iter_ = 0
+        return super()._continue(trainer, memory)
 
     def _pretrain(self, trainer: Trainer) -> None:
         """Train one level after the other, each on the clean code of the one below."""
@@ -239,22 +252,13 @@ class BaseStack(BaseAutoencoder):
         place = f"level {k + 1} of {len(whole.objective.encoder.layers)}"
         name = "pretraining_learning_rate_init"
         monitor = Monitor(trainer.theta, self._stopping(), report=self._report(place))
+        # Levels end where they are: what follows trains their parameters again.
         with self._explained(monitor.losses, f" of {place}", name):
             if self.solver == "lbfgs":
                 self._lbfgs(trainer, monitor, max_iter)
             else:
-                optimizer = self._optimizer()
                 rate = self._each(name, POSITIVE)[k]
-                descend(
-                    trainer,
-                    optimizer,
-                    optimizer.init(trainer.theta),
-                    rate=partial(self._rate, rate, max_iter),
-                    before=unchanged,
-                    max_iter=max_iter,
-                    n_drops=self._n_drops(),
-                    monitor=monitor,
-                )
+                self._descend(trainer, monitor, rate, max_iter, unchanged)
             losses = [loss.total for loss in monitor.losses]
             first = trainer.first_loss or 0.0
             if losses[-1] > first + abs(first) + LOST * level.n_features:
@@ -264,6 +268,11 @@ class BaseStack(BaseAutoencoder):
                     finished=True,
                 )
         return losses
+
+    def _monitor(self, held_out: Rows | None) -> Monitor:
+        monitor = super()._monitor(held_out)
+        monitor.report = self._report(FINE_TUNING)
+        return monitor
 
     def _report(self, place: str) -> Callable[[str], None] | None:
         """Return what prints the progress of a stage, if it shall be printed."""

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
-from skae._validation import _fit_context
+from skae._validation import NON_NEGATIVE, _fit_context, check_weight
+from skae.corruptions import Corruption
 from skae.distributions import Distribution
-from skae.estimators._base import LOST, all_or_nothing
+from skae.estimators._base import (
+    LOST,
+    all_or_nothing,
+    checked_corruption,
+    random_objective,
+)
 from skae.estimators._fitted import new_generator
-from skae.estimators._stack import FINE_TUNING, BaseStack
+from skae.estimators._stack import BaseStack
 from skae.layout import Array, Layout
-from skae.model import Model
+from skae.model import Model, Plan
 from skae.network import Dense
 from skae.rows import Columns, Rows
-from skae.stacking import LabelledRows, head_outputs, task
+from skae.stacking import LabelledRows, head_outputs, task, task_trainer
 from skae.training import DivergenceError, Monitor, Trainer
 
 __all__ = ["BaseSupervisedStack", "Labels"]
@@ -73,9 +77,11 @@ class BaseSupervisedStack(BaseStack):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseStack._parameter_constraints,
         "freeze_encoder": ["boolean"],
+        "fine_tuning_corruption_level": [NON_NEGATIVE],
     }
 
     n_targets_: int
+    _can_decode: bool
     validation_loss_curve_: list[float] | None
 
     # --- what a kind of target decides ------------------------------------------------
@@ -84,7 +90,9 @@ class BaseSupervisedStack(BaseStack):
     def _check_target(self, y: Any, seen: Array) -> Labels:
         """Validate the targets; set what is known of them, where `seen` is true."""
 
-    def _factor(self, labels: Labels, index: Array, weight: Array | None) -> Any:
+    def _factor(
+        self, labels: Labels, index: Array, weight: Array | None
+    ) -> Array | None:
         """Return what the rows of each distinct target weigh, given labelled rows."""
         return None
 
@@ -110,13 +118,26 @@ class BaseSupervisedStack(BaseStack):
             return str(self.code_activation)
         return self.activation or "tanh"
 
+    def _fine_tuning_corruption(self) -> tuple[Corruption, float]:
+        """Return the damage done to labelled rows."""
+        name = "fine_tuning_corruption_level"
+        return checked_corruption(self.corruption, getattr(self, name), name)
+
+    def _is_certain(self) -> bool:
+        return super()._is_certain() and self._fine_tuning_corruption()[1] == 0
+
+    def _new_plan(self, n_features: int, family: Any) -> Plan:
+        if self._fine_tuning_corruption()[1] > 0 and self.solver == "lbfgs":
+            raise random_objective("fine_tuning_corruption_level")
+        return super()._new_plan(n_features, family)
+
     def _head(self, model: Model) -> Dense:
         layout, n = Layout(model.size), self.n_targets_
         weight, bias = layout.slot(model.plan.n_components, n), layout.slot(n)
         return Dense(weight, bias, "identity")
 
     def _cannot_decode(self) -> str | None:
-        if self.freeze_encoder:
+        if getattr(self, "_can_decode", self.freeze_encoder):
             return None
         return (
             "fine-tuning changes the encoder and leaves the decoder as it is: use "
@@ -164,6 +185,8 @@ class BaseSupervisedStack(BaseStack):
             rng = new_generator(self.random_state)
             index, weight = self._arrange(data, weight, labels.content)
             labels.factor = self._factor(labels, labels.known(index), weight)
+            if labels.factor is not None:
+                check_weight(data, labels.weight(weight))
             train, valid = self._hold_out(index, labels, rng)
             known = labels.known(train)
             labels.table = self._standardized(labels, known, weight, data.dtype)
@@ -211,11 +234,14 @@ class BaseSupervisedStack(BaseStack):
     ) -> Monitor:
         """Pretrain the levels; then train the layer on top, and those below with it."""
         is_new = not self.loss_curve_
+        # Fine-tuning parts encoder and decoder for good, whatever a warm start does.
+        may_decode = is_new or self._can_decode
+        self._can_decode = bool(self.freeze_encoder and may_decode)
         if is_new:
             self._pretrain(trainer)
         if is_new or valid is None:
             self.validation_loss_curve_ = None
-        if self.freeze_encoder:
+        if self._can_decode:
             self._settle(trainer, trainer.rows)
         known = labels.known(trainer.rows.index)
         rows = self._labelled(trainer, known, labels, weight)
@@ -225,7 +251,6 @@ class BaseSupervisedStack(BaseStack):
         held_out = None
         if valid is not None:
             held_out = self._labelled(trainer, valid, labels, weight)
-        self.n_iter_ = 0
         monitor = self._train(learner, held_out)
         self._record(monitor, len(learner.rows))
         self._check_task(learner, rows)
@@ -242,44 +267,34 @@ class BaseSupervisedStack(BaseStack):
 
     def _learner(self, trainer: Trainer, rows: LabelledRows) -> Trainer:
         """Return what trains the layer on top, on the rows that have a target."""
-        head = self._head(self._model())
         objective = task(
-            trainer.objective, head, self._target, bool(self.freeze_encoder)
+            trainer.objective,
+            self._head(self._model()),
+            self._target,
+            self._fine_tuning_corruption(),
+            is_frozen=bool(self.freeze_encoder),
         )
-        return trainer.turned_to(
-            objective,
-            rows,
-            limits=(np.empty(0), np.empty(0)),
-            batch_size=self._rows_per_step(len(rows)),
-        )
+        return task_trainer(trainer, objective, rows, self._rows_per_step(len(rows)))
 
     def _start_head(self, learner: Trainer, rows: LabelledRows) -> None:
         """Let the outputs begin at the targets' means."""
-        weight = None if rows.weight is None else rows.weight[rows.index]
-        shares = np.bincount(rows.place[rows.index], weight, minlength=len(rows.table))
-        mean = shares @ rows.table / shares.sum()
+        target = np.empty((len(learner.batch.x), self.n_targets_), rows.X.dtype)
+        mean = np.zeros(self.n_targets_)
+        for index in learner.parts():
+            rows.load_target(index, target[: len(index)])
+            weight = np.ones(len(index)) if rows.weight is None else rows.weight[index]
+            mean += weight @ target[: len(index)] / (rows.mean_weight * len(rows))
         bias, _ = self._target.start(mean, np.zeros_like(mean), len(rows))
         learner.params.decoder[0][1][...] = bias
 
-    def _monitor(self, held_out: Rows | None) -> Monitor:
-        validate = None
-        if isinstance(held_out, LabelledRows):
-            validate = partial(self._validate, held_out)
-        return Monitor(
-            self._theta,
-            self._stopping(held_out is not None),
-            validate=validate,
-            report=self._report(FINE_TUNING),
-        )
-
-    def _validate(self, rows: LabelledRows) -> float:
-        """Return minus how well held-out rows are predicted; record their loss."""
+    def _validate(self, rows: Rows) -> tuple[float, float]:
+        """Return minus how well held-out rows are predicted, and their loss."""
         loss, rating = self._judge(rows)
         before = self.validation_loss_curve_ or []
         self.validation_loss_curve_ = [*before, loss]
-        return -rating
+        return -rating, loss
 
-    def _judge(self, rows: LabelledRows) -> tuple[float, float]:
+    def _judge(self, rows: Rows) -> tuple[float, float]:
         """Return the mean loss of rows, in nats, and how well they are predicted."""
         model, family = self._model(), self._target
         plain = model.rows(rows.X, rows.index, rows.weight)
@@ -310,20 +325,19 @@ class BaseSupervisedStack(BaseStack):
     # --- use --------------------------------------------------------------------------
 
     @property
-    def coef_(self) -> Array:
+    def head_coef_(self) -> Array:
         """Weights of the layer on top."""
         self._check_has_numbers()
         return self._head(self._model()).weight.of(self._theta)
 
     @property
-    def intercept_(self) -> Array:
+    def head_intercept_(self) -> Array:
         """Biases of the layer on top."""
         self._check_has_numbers()
         return self._head(self._model()).bias.of(self._theta)
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the layer on top."""
-        check_is_fitted(self)
         data, model = self._check_fitted_rows(X), self._model()
         out = np.empty((data.shape[0], self.n_targets_), data.dtype)
         with np.errstate(all="ignore"):

@@ -35,12 +35,13 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
     minimising
 
     .. math:: \frac{1}{\sum_i w_i} \sum_i w_i \, [-\log p(y_i \mid x_i)]
-              + \frac{\alpha}{2} \lVert W \rVert^2 , \qquad
+              + \frac{\alpha}{2} \Bigl( \lVert W_y \rVert^2
+              + \sum_k \lVert W_k \rVert^2 \Bigr) , \qquad
               p(y \mid x) = \mathrm{softmax}(W_y^\top z(x) + b)_y ,
 
-    in nats per row [1]_. Two classes share one output. The decoder's parameters stay as
-    pretraining has left them, to the last bit; with `tied_weights` only its biases are
-    its own.
+    in nats per row, where the :math:`W_k` are the encoder's weights [1]_. Two classes
+    share one output. The decoder's parameters stay as pretraining has left them, to the
+    last bit; with `tied_weights` only its biases are its own.
 
     Read more in the :ref:`User Guide <stacked>`.
 
@@ -68,7 +69,11 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
     corruption_level : float or array-like of float, default=0.05
         Probability that an entry is replaced, in [0, 1]; for 'gaussian', the standard
         deviation of the noise. One value for all levels, or one for each of them.
-        Fine-tuning sees clean rows.
+
+    fine_tuning_corruption_level : float, default=0.0
+        Likewise, for the rows that the labels are learnt from. With zero they are
+        clean, as is usual; noise makes the network less sure of itself and often
+        better on rows that it has not seen.
 
     penalty : str or Penalty, default=None
         What makes the first level's code sparse while it is pretrained: 'batchtopk',
@@ -83,7 +88,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
     sparsity_weight : float, default=1.0
         What the cost of the first level's code counts in its loss.
 
-    pretraining_max_iter : int or array-like of int, default=50
+    pretraining_max_iter : int or array-like of int, default=10
         Largest number of epochs for each level (of iterations for 'lbfgs'): one value
         for all levels, or one for each of them. With zero a level keeps the weights
         that it starts from.
@@ -115,7 +120,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         Whether the decoder's weights are the encoder's, transposed. Biases are never
         tied.
 
-    alpha : float, default=1e-4
+    alpha : float, default=1e-3
         Strength of the L2 penalty on weights, in nats; biases are not penalised. With
         ``solver='adamw'`` it is the decoupled weight decay.
 
@@ -163,8 +168,8 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         from the operating system and leaves NumPy's global state alone.
 
     tol : float, default=1e-4
-        The least progress that counts, in nats per row; with early stopping, in fine-
-        tuning, in accuracy. 'lbfgs' also stops when no entry of the gradient is larger.
+        The least progress that counts, in nats per row; while rows are held out, in
+        accuracy. 'lbfgs' also stops when no entry of the gradient is larger.
 
     verbose : bool, default=False
         Whether to print the loss of each epoch.
@@ -181,8 +186,9 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
 
     early_stopping : bool, default=False
         Whether to hold out rows that have a target from all training, watch the
-        accuracy on them instead of the training loss, and keep the parameters
-        with which it was largest.
+        accuracy on them instead of the training loss, and keep the parameters with
+        which it was largest and, of equal ones, the held-out loss smallest. Both are
+        weighted as in training, by `sample_weight` and `class_weight`.
 
     validation_fraction : float, default=0.1
         Fraction of the rows with a target that early stopping holds out, stratified by
@@ -213,10 +219,10 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
     n_targets_ : int
         Outputs of the layer on top: one for two classes, else one for each class.
 
-    coef_ : ndarray of shape (n_components, n_targets_)
+    head_coef_ : ndarray of shape (n_components, n_targets)
         Weights of the layer on top, as a view.
 
-    intercept_ : ndarray of shape (n_targets_,)
+    head_intercept_ : ndarray of shape (n_targets,)
         Its biases.
 
     coefs_ : list of ndarray of shape (n_inputs, n_outputs)
@@ -305,17 +311,18 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         code_activation: str = "auto",
         corruption: str | Corruption = "masking",
         corruption_level: float | ArrayLike = 0.05,
+        fine_tuning_corruption_level: float = 0.0,
         penalty: str | Penalty | None = None,
         sparsity_target: float = 0.1,
         sparsity_weight: float = 1.0,
-        pretraining_max_iter: int | ArrayLike = 50,
+        pretraining_max_iter: int | ArrayLike = 10,
         pretraining_learning_rate_init: float | ArrayLike = 0.005,
         freeze_encoder: bool = False,
         class_weight: dict[Any, float] | str | None = None,
         unlabeled: float | str | None = None,
         distribution: str | Distribution | list[Any] = "gaussian",
         tied_weights: bool = False,
-        alpha: float = 1e-4,
+        alpha: float = 1e-3,
         standardize: bool = True,
         solver: str | Optimizer = "adam",
         batch_size: int | Literal["auto"] = "auto",
@@ -344,6 +351,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         self.code_activation = code_activation
         self.corruption = corruption
         self.corruption_level = corruption_level
+        self.fine_tuning_corruption_level = fine_tuning_corruption_level
         self.penalty = penalty
         self.sparsity_target = sparsity_target
         self.sparsity_weight = sparsity_weight
@@ -398,10 +406,15 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         """Return which rows have a label."""
         if self.unlabeled is None:
             return np.ones(len(y), dtype=bool)
-        if y.dtype.kind in "US" and not isinstance(self.unlabeled, str):
+        if isinstance(self.unlabeled, bool) or self.unlabeled != self.unlabeled:
             raise ValueError(
-                f"unlabeled={self.unlabeled!r} is a number, but y holds strings, such "
-                f"as {str(y[0])!r}: give a string, or an array of dtype object."
+                f"unlabeled={self.unlabeled!r} must be a number, a string or None."
+            )
+        is_text, found = isinstance(self.unlabeled, str), {type(v) for v in y.tolist()}
+        if found and all(issubclass(kind, str) != is_text for kind in found):
+            raise ValueError(
+                f"unlabeled={self.unlabeled!r} cannot be found in y, which holds "
+                f"values such as {y.tolist()[0]!r}."
             )
         return np.asarray(y != self.unlabeled)
 
@@ -419,7 +432,9 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         self.classes_ = classes
         self.n_targets_ = 1 if len(classes) == 2 else len(classes)
 
-    def _factor(self, labels: Labels, index: Array, weight: Array | None) -> Any:
+    def _factor(
+        self, labels: Labels, index: Array, weight: Array | None
+    ) -> Array | None:
         """Return the weight of each class; None if all are one."""
         if self.class_weight is None:
             return None
@@ -427,7 +442,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         if self.class_weight == "balanced":
             given = None if weight is None else weight[index]
             sums = np.bincount(place, given, minlength=n)
-            return sums.sum() / (n * sums)
+            return np.asarray(sums.sum() / (n * sums))
         y = self.classes_[place]
         factor = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         if not (np.isfinite(factor).all() and factor.min() >= 0 and factor.any()):
@@ -435,7 +450,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
                 f"class_weight={self.class_weight!r} must hold non-negative numbers, "
                 f"not all of them zero."
             )
-        return factor
+        return np.asarray(factor)
 
     @property
     def _target(self) -> Distribution:
@@ -519,6 +534,27 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         if self.n_targets_ > 1:
             return np.asarray(special.log_softmax(eta, axis=1))
         return np.hstack([special.log_expit(-eta), special.log_expit(eta)])
+
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to classify.
+        y : array-like of shape (n_samples,)
+            Their true classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+            The (weighted) share of rows whose class is found.
+        """
+        return float(super().score(X, y, sample_weight))
 
     def to_mlp(self) -> MLPClassifier:
         """Return a scikit-learn network that predicts what this classifier does.

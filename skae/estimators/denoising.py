@@ -223,6 +223,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
 
     See Also
     --------
+    StackedAutoencoder : The same network, pretrained layer by layer.
     VariationalAutoencoder : A random code, and the likelihood log p(x).
     sklearn.decomposition.PCA : The linear autoencoder in closed form.
     sklearn.decomposition.FactorAnalysis : Linear, with a noise variance per column.

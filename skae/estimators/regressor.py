@@ -33,13 +33,15 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
 
     .. math:: \frac{1}{\sum_i w_i} \sum_i w_i \sum_j
               \Bigl(\frac{y_{ij} - \hat y_{ij}}{s_j}\Bigr)^2
-              + \frac{\alpha}{2} \lVert W \rVert^2 , \qquad
+              + \frac{\alpha}{2} \Bigl( \sum_j \lVert W_j \rVert^2
+              + \sum_k \lVert W_k \rVert^2 \Bigr) , \qquad
               \hat y_j = m_j + s_j (W_j^\top z(x) + b_j) ,
 
-    where :math:`m_j` and :math:`s_j` are the mean and the standard deviation of target
-    :math:`j` in training: the scale of the targets makes no difference [1]_. The
-    decoder's parameters stay as pretraining has left them, to the last bit; with
-    `tied_weights` only its biases are its own.
+    where the last :math:`W_k` are the encoder's weights, and :math:`m_j` and
+    :math:`s_j` are the mean and the standard deviation of target :math:`j` in training:
+    the scale of the targets makes no difference [1]_. The decoder's parameters stay as
+    pretraining has left them, to the last bit; with `tied_weights` only its biases are
+    its own.
 
     Rows whose target is NaN serve pretraining only.
 
@@ -69,7 +71,11 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
     corruption_level : float or array-like of float, default=0.05
         Probability that an entry is replaced, in [0, 1]; for 'gaussian', the standard
         deviation of the noise. One value for all levels, or one for each of them.
-        Fine-tuning sees clean rows.
+
+    fine_tuning_corruption_level : float, default=0.0
+        Likewise, for the rows that the labels are learnt from. With zero they are
+        clean, as is usual; noise makes the network less sure of itself and often
+        better on rows that it has not seen.
 
     penalty : str or Penalty, default=None
         What makes the first level's code sparse while it is pretrained: 'batchtopk',
@@ -84,7 +90,7 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
     sparsity_weight : float, default=1.0
         What the cost of the first level's code counts in its loss.
 
-    pretraining_max_iter : int or array-like of int, default=50
+    pretraining_max_iter : int or array-like of int, default=10
         Largest number of epochs for each level (of iterations for 'lbfgs'): one value
         for all levels, or one for each of them. With zero a level keeps the weights
         that it starts from.
@@ -106,7 +112,7 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         Whether the decoder's weights are the encoder's, transposed. Biases are never
         tied.
 
-    alpha : float, default=1e-4
+    alpha : float, default=1e-2
         Strength of the L2 penalty on weights, in nats; biases are not penalised. With
         ``solver='adamw'`` it is the decoupled weight decay.
 
@@ -154,8 +160,8 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         from the operating system and leaves NumPy's global state alone.
 
     tol : float, default=1e-4
-        The least progress that counts, in nats per row; with early stopping, in fine-
-        tuning, in R^2. 'lbfgs' also stops when no entry of the gradient is larger.
+        The least progress that counts, in the unit of the loss. 'lbfgs' also stops when
+        no entry of the gradient is larger.
 
     verbose : bool, default=False
         Whether to print the loss of each epoch.
@@ -171,9 +177,9 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         Whether 'sgd' uses Nesterov's momentum.
 
     early_stopping : bool, default=False
-        Whether to hold out rows that have a target from all training, watch how
-        well they are predicted instead of the training loss, and keep the parameters
-        with which it was largest.
+        Whether to hold out rows that have a target from all training, watch R^2 on
+        them instead of the training loss, and keep the parameters with which it was
+        largest.
 
     validation_fraction : float, default=0.1
         Fraction of the rows with a target that early stopping holds out.
@@ -200,10 +206,10 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
     n_targets_ : int
         Number of targets.
 
-    coef_ : ndarray of shape (n_components, n_targets_)
+    head_coef_ : ndarray of shape (n_components, n_targets)
         Weights of the layer on top, for targets in standard deviations, as a view.
 
-    intercept_ : ndarray of shape (n_targets_,)
+    head_intercept_ : ndarray of shape (n_targets,)
         Its biases.
 
     coefs_ : list of ndarray of shape (n_inputs, n_outputs)
@@ -218,14 +224,16 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         `distribution`.
 
     loss_ : float
-        Training loss of the last epoch, in nats per row.
+        Training loss of the last epoch, in squared standard deviations of the targets,
+        summed over them.
 
     best_loss_ : float or None
         Smallest training loss of fine-tuning. None with ``early_stopping=True``.
 
     loss_curve_ : dict of {str: list of float}
         Training loss of each epoch, for the stages 'level 1', 'level 2' and so on, and
-        'fine-tuning'. Stages without epochs are absent.
+        'fine-tuning'. Stages without epochs are absent. Levels' losses are in nats per
+        row.
 
     validation_scores_ : list of float or None
         With early stopping, R^2 of the held-out rows after each epoch of fine-tuning:
@@ -284,15 +292,16 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         code_activation: str = "auto",
         corruption: str | Corruption = "masking",
         corruption_level: float | ArrayLike = 0.05,
+        fine_tuning_corruption_level: float = 0.0,
         penalty: str | Penalty | None = None,
         sparsity_target: float = 0.1,
         sparsity_weight: float = 1.0,
-        pretraining_max_iter: int | ArrayLike = 50,
+        pretraining_max_iter: int | ArrayLike = 10,
         pretraining_learning_rate_init: float | ArrayLike = 0.005,
         freeze_encoder: bool = False,
         distribution: str | Distribution | list[Any] = "gaussian",
         tied_weights: bool = False,
-        alpha: float = 1e-4,
+        alpha: float = 1e-2,
         standardize: bool = True,
         solver: str | Optimizer = "adam",
         batch_size: int | Literal["auto"] = "auto",
@@ -321,6 +330,7 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         self.code_activation = code_activation
         self.corruption = corruption
         self.corruption_level = corruption_level
+        self.fine_tuning_corruption_level = fine_tuning_corruption_level
         self.penalty = penalty
         self.sparsity_target = sparsity_target
         self.sparsity_weight = sparsity_weight
@@ -422,13 +432,35 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_targets_)
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
             In the units of the targets, and of the shape that they had in `fit`.
         """
         eta = self._outputs(X)
         eta *= self._target_unit.astype(eta.dtype)
         eta += self._target_mean.astype(eta.dtype)
         return eta.ravel() if self._flat else eta
+
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the coefficient of determination, R^2.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to predict for.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Their true targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        r2 : float
+            One minus the squared error in units of the rows' own variance, averaged
+            over targets; at most one.
+        """
+        return float(super().score(X, y, sample_weight))
 
     def to_mlp(self) -> MLPRegressor:
         """Return a scikit-learn network that predicts what this regressor does.

@@ -338,6 +338,7 @@ class SparseAutoencoder(BaseAutoencoder):
     See Also
     --------
     DenoisingAutoencoder : A code without a penalty.
+    StackedAutoencoder : Several levels, of which the first may have a penalty.
     sklearn.decomposition.DictionaryLearning : Sparse codes by optimisation, one problem
         for each row.
     sklearn.decomposition.MiniBatchDictionaryLearning : The same, faster.

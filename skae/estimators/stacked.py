@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from numpy.random import RandomState
+from numpy.random import Generator, RandomState
 from numpy.typing import ArrayLike
 from sklearn.neural_network import MLPRegressor
 
 from skae.corruptions import Corruption
 from skae.distributions import Distribution
 from skae.estimators._mlp import autoencoder_mlp
-from skae.estimators._stack import FINE_TUNING, BaseStack
-from skae.model import Model, Plan
+from skae.estimators._stack import BaseStack
+from skae.layout import Array
+from skae.model import Model
 from skae.network import Dense
 from skae.optimizers import Optimizer
 from skae.penalties import Penalty
@@ -31,9 +32,10 @@ class StackedAutoencoder(BaseStack):
 
     .. math:: \frac{1}{\sum_i w_i} \sum_i w_i \,
               \ell_k\bigl(h_{k-1}(x_i), g_k(f_k(\tilde h_{k-1}(x_i)))\bigr)
-              + \frac{\alpha}{2} \lVert W_k \rVert^2 ,
+              + \frac{\alpha}{2} \lVert W_k, V_k \rVert^2 ,
 
-    in nats per row, while all other levels stay as they are [1]_, [2]_. At the first
+    in nats per row, where :math:`W_k` and :math:`V_k` are the weights of the two
+    layers, while all other levels stay as they are [1]_, [2]_. At the first
     level :math:`h_0` is the row itself and :math:`\ell_1` its negative log-likelihood.
     Above it is the cross-entropy for logistic units and the squared error for all
     others. Then the whole network is trained together, as a
@@ -79,7 +81,7 @@ class StackedAutoencoder(BaseStack):
     sparsity_weight : float, default=1.0
         What the cost of the first level's code counts in its loss.
 
-    pretraining_max_iter : int or array-like of int, default=50
+    pretraining_max_iter : int or array-like of int, default=10
         Largest number of epochs for each level (of iterations for 'lbfgs'): one value
         for all levels, or one for each of them. With zero a level keeps the weights
         that it starts from.
@@ -141,7 +143,7 @@ class StackedAutoencoder(BaseStack):
         - 'cosine' lets it fall to zero over `max_iter` epochs, and then stops; only
           early stopping may end it before.
 
-    learning_rate_init : float, default=0.005
+    learning_rate_init : float, default=0.001
         Initial learning rate of fine-tuning. Ignored by 'lbfgs'; 'adadelta' wants a
         rate of about 1.
 
@@ -177,8 +179,9 @@ class StackedAutoencoder(BaseStack):
         Whether 'sgd' uses Nesterov's momentum.
 
     early_stopping : bool, default=False
-        Whether to hold out rows, watch their loss instead of the training loss, and
-        keep the parameters with which it was smallest.
+        Whether to hold out rows from all stages, watch their loss in fine-tuning
+        instead of the training loss, and keep the parameters with which it was
+        smallest. It has no use without fine-tuning.
 
     validation_fraction : float, default=0.1
         Fraction of the rows that early stopping holds out.
@@ -257,9 +260,9 @@ class StackedAutoencoder(BaseStack):
     Notes
     -----
     With ``pretraining_max_iter=0`` the fit is that of a :class:`DenoisingAutoencoder`
-    of the same sizes and `random_state`, bit for bit. Since modern optimisers and
-    initial weights train deep networks as they are, pretraining seldom pays for the
-    epochs it takes; the user guide measures it.
+    of the same sizes, `learning_rate_init` and `random_state`, bit for bit. Since
+    modern optimisers and initial weights train deep networks as they are, pretraining
+    seldom pays for the epochs it takes; the user guide measures it.
 
     References
     ----------
@@ -302,7 +305,7 @@ class StackedAutoencoder(BaseStack):
         penalty: str | Penalty | None = None,
         sparsity_target: float = 0.1,
         sparsity_weight: float = 1.0,
-        pretraining_max_iter: int | ArrayLike = 50,
+        pretraining_max_iter: int | ArrayLike = 10,
         pretraining_learning_rate_init: float | ArrayLike = 0.005,
         fine_tune: bool = True,
         distribution: str | Distribution | list[Any] = "gaussian",
@@ -312,7 +315,7 @@ class StackedAutoencoder(BaseStack):
         solver: str | Optimizer = "adam",
         batch_size: int | Literal["auto"] = "auto",
         learning_rate: str = "adaptive",
-        learning_rate_init: float = 0.005,
+        learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 300,
         shuffle: bool = True,
@@ -373,26 +376,21 @@ class StackedAutoencoder(BaseStack):
     def _head(self, model: Model) -> Dense | None:
         return None
 
-    def _new_plan(self, n_features: int, family: Any) -> Plan:
+    def _split(self, index: Array, rng: Generator) -> tuple[Array, Array | None]:
+        return super()._split(index, rng) if self.fine_tune else (index, None)
+
+    def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
+        """Pretrain the levels of a new model; fine-tune them together."""
         if not (self.fine_tune or any(self._epochs())):
             raise ValueError(
                 f"fine_tune=False and pretraining_max_iter="
                 f"{self.pretraining_max_iter!r} leave nothing to train."
             )
-        return super()._new_plan(n_features, family)
-
-    def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
-        """Pretrain the levels of a new model; fine-tune them together."""
         if not (self.loss_curve_ and self.fine_tune):
             self._pretrain(trainer)
         if self.fine_tune:
             return super()._train(trainer, held_out)
         return self._monitor(None)
-
-    def _monitor(self, held_out: Rows | None) -> Monitor:
-        monitor = super()._monitor(held_out)
-        monitor.report = self._report(FINE_TUNING)
-        return monitor
 
     def _record(self, monitor: Monitor, n_rows: int) -> None:
         """Turn what the monitor saw into fitted attributes."""
