@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "show_signature": False,
+    "parallel": 2,
 }
 
 # --- what the reader sees ---------------------------------------------------------

@@ -8,9 +8,10 @@ these and 1.3 % on the 10,000 test digits, after 585 minutes of pretraining and 
 fine-tuning on one core of 2.66 GHz, in steps of one digit.
 
 Batch size and schedule are ours; see `SETTINGS` and `FINE_TUNING`. They were chosen by
-validation digits of other splits. The layer on top learns alone for one epoch before
-all others do. A second kind of fine-tuning departs from the recipe: it masks 20 % of
-the entries of each row, too. The same network without pretraining is beside both.
+validation digits of other splits. On top of pretrained levels, the last layer learns
+alone for one epoch before all others do. A second kind of fine-tuning departs from the
+recipe: it masks 20 % of the entries of each row, too. The same network without
+pretraining is beside both.
 
 Usage::
 
@@ -91,7 +92,9 @@ def fit(data, epochs, seed, most):
             learning_rate_init=0.02,
             max_iter=1,
             random_state=seed,
-        ).fit(X, y)
+        )
+        if epochs:
+            begun.fit(X, y)
         before = time.perf_counter() - start
         for kind, (level, n) in FINE_TUNING.items():
             start = time.perf_counter()

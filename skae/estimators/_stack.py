@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +48,6 @@ __all__ = ["FINE_TUNING", "BaseStack"]
 FINE_TUNING = "fine-tuning"
 
 EPOCHS = Interval(Integral, 0, None, closed="left")
-LEVEL = Interval(Real, 0, None, closed="left")
 
 
 def unchanged(epoch: int, drops: int, moments: Moments) -> bool:
@@ -111,7 +110,7 @@ class BaseStack(BaseAutoencoder):
 
     def _corruptions(self) -> list[tuple[Corruption, float]]:
         """Return the damage done to the input of each level."""
-        each = self._each("corruption_level", LEVEL)
+        each = self._each("corruption_level", NON_NEGATIVE)
         return [checked_corruption(self.corruption, level) for level in each]
 
     def _corruption(self) -> tuple[Corruption, float]:
@@ -252,7 +251,8 @@ class BaseStack(BaseAutoencoder):
         place = f"level {k + 1} of {len(whole.objective.encoder.layers)}"
         name = "pretraining_learning_rate_init"
         monitor = Monitor(trainer.theta, self._stopping(), report=self._report(place))
-        # Levels end where they are: what follows trains their parameters again.
+        # A level that stops short of its optimum is not worth a warning: what follows
+        # trains its parameters again.
         with self._explained(monitor.losses, f" of {place}", name):
             if self.solver == "lbfgs":
                 self._lbfgs(trainer, monitor, max_iter)
