@@ -2,6 +2,10 @@
 
     x -> corrupt -> encode -> bottleneck -> decode -> -log p(x | eta)
 
+What is to be explained is the row itself or, for a classifier or a regressor on top of
+an encoder, its label. The levels of a stack are such stories as well, each of one layer
+and its mirror image; see `stacking`.
+
 A step has three phases. `encode_phase` and `decode_phase` split by rows of the batch,
 `weight_phase` by rows of the weights; rows meet between the first two only, in `meet`.
 
