@@ -8,10 +8,10 @@ these and 1.3 % on the 10,000 test digits, after 585 minutes of pretraining and 
 fine-tuning on one core of 2.66 GHz, in steps of one digit.
 
 Batch size and schedule are ours; see `SETTINGS` and `FINE_TUNING`. They were chosen on
-other splits, by validation errors, with test errors in sight. On top of pretrained levels, the last layer learns
-alone for one epoch before all others do. A second kind of fine-tuning departs from the
-recipe: it masks 20 % of the entries of each row, too. The same network without
-pretraining is beside both.
+other splits by validation errors, with test errors in sight. On top of pretrained
+levels, the last layer learns alone for one epoch before all others do. A second kind of
+fine-tuning departs from the recipe: it masks 20 % of the entries of each row, too. The
+same network without pretraining is beside both.
 
 Usage::
 
