@@ -14,6 +14,8 @@ from types import MethodType
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import _fit_context, clone
@@ -328,20 +330,35 @@ _limiting = threading.Lock()
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold matrix products to one thread.
+def one_blas_thread() -> Iterator[int]:
+    """Hold matrix products to one thread; yield how many are free to be used instead.
 
     The limit belongs to the whole process. Where calls of several threads overlap, the
-    first one sets and restores it, and the others leave it alone.
+    first one sets and restores it, and the others leave it alone: no thread is free for
+    them.
     """
     if not _limiting.acquire(blocking=False):
-        yield
+        yield 1
         return
     try:
+        n_threads = free_threads()
         with _get_threadpool_controller().limit(limits=1, user_api="blas"):
-            yield
+            yield n_threads
     finally:
         _limiting.release()
+
+
+def free_threads() -> int:
+    """Return how many threads products may use here: the user's and joblib's limits.
+
+    In a thread of joblib's "threading" backend, which limits nothing, it is one.
+    """
+    libraries = _get_threadpool_controller().info()
+    limits = [lib["num_threads"] for lib in libraries if lib["user_api"] == "blas"]
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if not limits or (in_thread and get_active_backend()[0].nesting_level):
+        return 1
+    return int(min(*limits, cpu_count()))
 
 
 def validate_parameters(component: Any) -> None:

@@ -43,6 +43,10 @@ class Bottleneck(ABC):
     n_own: int = 0
     n_learned: int = 0
 
+    #: Whether the code is the encoder's output itself, and costs nothing: in training
+    #: both are the same memory then.
+    is_plain: ClassVar[bool] = False
+
     #: Whether the code depends on draws at all.
     is_random: ClassVar[bool] = False
 
@@ -130,7 +134,8 @@ class Bottleneck(ABC):
         `total` is what the draws cost, `share` the derivative of `loss` with respect
         to it; both have shape (n_rows, n_samples). Here the loss is the mean.
         """
-        np.mean(total, axis=1, out=loss)
+        np.add.reduce(total, axis=1, out=loss)
+        loss /= total.shape[1]
         share.fill(1.0 / total.shape[1])
 
 
@@ -177,6 +182,8 @@ def divergence(h: Array) -> Array:
 @dataclass(frozen=True)
 class Deterministic(Bottleneck):
     """The code is the encoder's output and costs nothing."""
+
+    is_plain = True
 
     def code(self, h: Array, own: Array) -> Array:
         """Return `h`."""

@@ -6,8 +6,9 @@ than the arithmetic they feed.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -31,7 +32,9 @@ WORD = 2**16
 
 def random_words(shape: tuple[int, ...], rng: Generator) -> Array:
     """Return uniform words; `below` turns them into events of any probability."""
-    return rng.integers(WORD, size=shape, dtype=np.uint16)
+    size = math.prod(shape)
+    raw = np.asarray(rng.bit_generator.random_raw(-(-size // 4)))
+    return raw.view(np.uint16)[:size].reshape(shape)
 
 
 def below(words: Array, probability: float) -> Array:
@@ -39,7 +42,10 @@ def below(words: Array, probability: float) -> Array:
 
     The probability is rounded to a multiple of 2**-16.
     """
-    return np.asarray(words < np.uint32(round(probability * WORD)))
+    limit = round(probability * WORD)
+    if limit == WORD:
+        return np.ones(words.shape, dtype=bool)
+    return np.asarray(words < np.uint16(limit))
 
 
 class Corruption(Component, ABC):
@@ -51,13 +57,24 @@ class Corruption(Component, ABC):
     #: Whether a level above zero changes anything at all.
     is_random: ClassVar[bool] = True
 
-    @abstractmethod
-    def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
-        """Damage the batch `x` in place.
+    #: Whether what becomes of a row depends on the rows of its batch.
+    rows_meet: ClassVar[bool] = False
 
-        Rows come as the network sees them: standardized columns have mean zero and
-        standard deviation one. `bounds` are the smallest and the largest value of
-        each column in the training data, in the same units.
+    @abstractmethod
+    def draw(self, shape: tuple[int, int], level: float, rng: Generator) -> Any:
+        """Return all the randomness that a batch of this shape needs.
+
+        It is an array with one entry for each row, unless `rows_meet`.
+        """
+
+    @abstractmethod
+    def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
+        """Damage the batch `x` in place; nothing is random any more.
+
+        Unless `rows_meet`, `x` and `draws` may be some rows of a batch. Rows come as
+        the network sees them: standardized columns have mean zero and standard
+        deviation one. `bounds` are the smallest and the largest value of each column
+        in the training data, in the same units.
         """
 
 
@@ -67,7 +84,11 @@ class NoCorruption(Corruption):
     levels = Range(0.0)
     is_random = False
 
-    def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
+    def draw(self, shape: tuple[int, int], level: float, rng: Generator) -> Any:
+        """Draw nothing."""
+        return np.empty((shape[0], 0))
+
+    def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
         """Do nothing."""
 
 
@@ -79,9 +100,13 @@ class Masking(Corruption):
     autoencoders", ICML.
     """
 
-    def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
+    def draw(self, shape: tuple[int, int], level: float, rng: Generator) -> Any:
+        """Return uniform words."""
+        return random_words(shape, rng)
+
+    def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
         """Multiply by ``1 - m``, m ~ Bernoulli(level)."""
-        x *= ~below(random_words(x.shape, rng), level)
+        x *= ~below(draws, level)
 
 
 class AdditiveGaussian(Corruption):
@@ -93,11 +118,14 @@ class AdditiveGaussian(Corruption):
 
     levels = Range(0.0)
 
-    def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
-        """Add ``level * e``, e ~ N(0, 1), drawn in single precision."""
-        noise = rng.standard_normal(x.shape, dtype=np.float32)
-        noise *= level
-        x += noise
+    def draw(self, shape: tuple[int, int], level: float, rng: Generator) -> Any:
+        """Return e ~ N(0, 1), in single precision."""
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
+        """Add ``level * e``."""
+        draws *= level
+        x += draws
 
 
 class SaltAndPepper(Corruption):
@@ -107,11 +135,15 @@ class SaltAndPepper(Corruption):
     autoencoders", JMLR 11.
     """
 
-    def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
+    def draw(self, shape: tuple[int, int], level: float, rng: Generator) -> Any:
+        """Return uniform words."""
+        return random_words(shape, rng)
+
+    def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
         """Cut [0, level) in two: pepper in the lower half, salt in the upper one."""
-        words, (pepper, salt) = random_words(x.shape, rng), bounds
-        np.copyto(x, salt, where=below(words, level))
-        np.copyto(x, pepper, where=below(words, level / 2))
+        pepper, salt = bounds
+        np.copyto(x, salt, where=below(draws, level))
+        np.copyto(x, pepper, where=below(draws, level / 2))
 
 
 class SwapNoise(Corruption):
@@ -121,13 +153,19 @@ class SwapNoise(Corruption):
     own distribution; a batch of a single row is left alone.
     """
 
-    def corrupt(self, x: Array, level: float, bounds: Bounds, rng: Generator) -> None:
-        """Write ``x[(i + s) mod n, j]`` at the chosen (i, j), 0 < s < n."""
-        n_rows = len(x)
-        if n_rows > 1:
-            row, column = np.nonzero(below(random_words(x.shape, rng), level))
-            step = rng.integers(1, n_rows, size=len(row), dtype=np.uint32)
-            x[row, column] = x[(row + step) % n_rows, column]
+    rows_meet = True
+
+    def draw(self, shape: tuple[int, int], level: float, rng: Generator) -> Any:
+        """Return the chosen (i, j), and s of 0 < s < n for each."""
+        n_rows = shape[0] if shape[0] > 1 else 0
+        row, column = np.nonzero(below(random_words((n_rows, shape[1]), rng), level))
+        step = rng.integers(1, max(2, n_rows), size=len(row), dtype=np.uint32)
+        return row, column, step
+
+    def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
+        """Write ``x[(i + s) mod n, j]`` at (i, j)."""
+        row, column, step = draws
+        x[row, column] = x[(row + step) % len(x), column]
 
 
 CORRUPTIONS: dict[str, type[Corruption]] = {

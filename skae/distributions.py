@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 
 from skae._validation import POSITIVE, Interval
-from skae.activations import logistic, softplus
+from skae.activations import logistic, softplus, zeros
 from skae.component import Component, Range
 from skae.layout import Array
 
@@ -118,6 +118,25 @@ class Distribution(Component, ABC):
         `d_eta` has the shape of `eta`. If `d_shared` is given, its last axis is that of
         `shared`, the others are those of `eta`: nothing is summed.
         """
+
+    def misfit(
+        self,
+        x: Array,
+        eta: Array,
+        shared: Array,
+        out: Array,
+        d_eta: Array,
+        d_shared: Array | None = None,
+    ) -> None:
+        """Write the sum of each row's `nll` to `out`, and what `gradient` writes.
+
+        This is what training calls. A family may give its own, if `nll` and `gradient`
+        share much of their work.
+        """
+        entries = d_eta[..., : x.shape[-1]]
+        self.nll(x, eta, shared, entries)
+        np.sum(entries, axis=-1, out=out)
+        self.gradient(x, eta, shared, d_eta, d_shared)
 
     @abstractmethod
     def mean(self, eta: Array, shared: Array) -> Array:
@@ -234,6 +253,12 @@ def extremes(variance: Array) -> tuple[Array, Array]:
     return np.full_like(variance, low), np.full_like(variance, high)
 
 
+def row_sums(a: Array) -> Array:
+    """Return the sums over columns, as a product, which is faster."""
+    flat = a.reshape(-1, a.shape[-1])
+    return np.asarray(flat @ np.ones(a.shape[-1], a.dtype)).reshape(a.shape[:-1])
+
+
 def tail(a: Array) -> Array:
     """Return ``log(1 + exp(-|a|))``, which softplus adds to ``max(a, 0)``."""
     return np.asarray(np.log1p(np.exp(-np.abs(a))))
@@ -285,6 +310,24 @@ class Gaussian(Distribution):
             np.square(d_eta, out=d_shared)
             np.subtract(1, d_shared, out=d_shared)
         d_eta *= np.exp(-shared)
+
+    def misfit(
+        self,
+        x: Array,
+        eta: Array,
+        shared: Array,
+        out: Array,
+        d_eta: Array,
+        d_shared: Array | None = None,
+    ) -> None:
+        """Write both from the same residuals; scales are often one in training."""
+        if d_shared is not None or shared.any():
+            super().misfit(x, eta, shared, out, d_eta, d_shared)
+            return
+        np.subtract(eta, x, out=d_eta)
+        np.einsum("...j,...j->...", d_eta, d_eta, out=out)
+        out *= 0.5
+        out += HALF_LOG_TWO_PI * x.shape[-1]
 
     def mean(self, eta: Array, shared: Array) -> Array:
         """Return `eta`."""
@@ -1042,6 +1085,35 @@ class Bernoulli(Distribution):
         logistic(d_eta)
         d_eta -= x
 
+    def misfit(
+        self,
+        x: Array,
+        eta: Array,
+        shared: Array,
+        out: Array,
+        d_eta: Array,
+        d_shared: Array | None = None,
+    ) -> None:
+        """Write both from ``t = tanh(eta / 2)``.
+
+        It gives ``logistic(eta) = (1 + t) / 2`` and, because ``exp(-|eta|)`` is
+        ``(1 - |t|) / (1 + |t|)``, also ``log(1 + exp(-|eta|)) = log 2 - log(1 + |t|)``.
+        """
+        entries = np.maximum(eta, zeros(eta))
+        np.multiply(x, eta, out=d_eta)
+        entries -= d_eta
+        out[...] = row_sums(entries)
+        np.multiply(eta, 0.5, out=d_eta)
+        np.tanh(d_eta, out=d_eta)
+        np.abs(d_eta, out=entries)
+        entries += 1.0
+        np.log(entries, out=entries)
+        entries -= LOG_TWO
+        out -= row_sums(entries)
+        d_eta *= 0.5
+        d_eta += 0.5
+        d_eta -= x
+
     def mean(self, eta: Array, shared: Array) -> Array:
         """Return ``logistic(eta)``."""
         mean = np.array(eta)
@@ -1242,6 +1314,20 @@ class SquaredError(Loss):
     ) -> None:
         """Write ``2 (eta - x)``."""
         np.subtract(eta, x, out=d_eta)
+        d_eta *= 2
+
+    def misfit(
+        self,
+        x: Array,
+        eta: Array,
+        shared: Array,
+        out: Array,
+        d_eta: Array,
+        d_shared: Array | None = None,
+    ) -> None:
+        """Write both from the same residuals."""
+        np.subtract(eta, x, out=d_eta)
+        np.einsum("...j,...j->...", d_eta, d_eta, out=out)
         d_eta *= 2
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Layout", "Slot", "runs"]
+__all__ = ["Array", "Layout", "Part", "Slot", "runs", "share"]
 
 Array = NDArray[Any]
+
+#: ``(i, n)``: the i-th of n shares, counted from zero.
+Part = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Slot:
         """The same place, read as the transposed matrix."""
         return replace(self, transposed=not self.transposed)
 
+    def share(self, part: Part) -> Slot:
+        """Return the place of some of its rows, as they are stored."""
+        rows = share(self.shape[0], part)
+        start = self.start + rows.start * math.prod(self.shape[1:])
+        return Slot(start, (rows.stop - rows.start, *self.shape[1:]))
+
     def of(self, flat: Array) -> Array:
         """Return the view of `flat` at this place; writing to it writes to `flat`."""
         view = flat[self.start : self.stop].reshape(self.shape)
@@ -65,6 +74,12 @@ class Layout:
         slot = Slot(self.size, tuple(int(n) for n in shape))
         self.size += slot.size
         return slot
+
+
+def share(size: int, part: Part) -> slice:
+    """Return the i-th of n nearly equal shares of ``range(size)``."""
+    i, n = part
+    return slice(size * i // n, size * (i + 1) // n)
 
 
 def runs(slots: Iterable[Slot]) -> list[slice]:

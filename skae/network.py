@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from skae.activations import ACTIVATIONS, Activation
-from skae.layout import Array, Layout, Slot
+from skae.layout import Array, Layout, Part, Slot, share
 
 __all__ = [
     "Chain",
@@ -29,7 +29,6 @@ __all__ = [
     "Views",
     "encoder_decoder",
     "initialize",
-    "share",
 ]
 
 #: Rows of a weight whose gradient is formed at once: few enough to be added while the
@@ -140,28 +139,37 @@ class Chain:
         x: Array,
         tape: Tape,
         product: Array,
-        part: tuple[int, int] = (0, 1),
+        part: Part = (0, 1),
+        fresh: bool = False,
     ) -> None:
         """Add ``dL/dW`` and ``dL/db`` to `grads`; `x` is the chain's input.
 
-        Because it adds, weights that two layers share need no special care. `product`
-        is scratch for one block. ``part=(i, n)`` does the i-th of n shares; the shares
-        write to different rows of the stored weights.
+        Because it adds, weights that two layers share need no special care. If `fresh`,
+        what was there before does not count; tied weights are added all the same.
+        `product` is scratch for one block. The shares of two parts are different rows
+        of the stored weights.
         """
+        ones = np.ones(len(x), x.dtype)
         for k, layer in enumerate(self.layers):
             (d_weight, d_bias), d = grads[k], tape.deltas[k]
             # The stored matrix is W or, in a tied layer, its transpose.
             if layer.weight.transposed:
                 add_product(d, x, d_weight.T, product, part)
+            elif fresh:
+                rows = share(len(d_weight), part)
+                np.matmul(x[:, rows].T, d, out=d_weight[rows])
             else:
                 add_product(x, d, d_weight, product, part)
             columns = share(len(d_bias), part)
-            d_bias[columns] += d[:, columns].sum(axis=0)
+            if fresh:
+                np.matmul(ones, d[:, columns], out=d_bias[columns])
+            else:
+                d_bias[columns] += ones @ d[:, columns]
             x = tape.outputs[k]
 
 
 def add_product(
-    left: Array, right: Array, target: Array, product: Array, part: tuple[int, int]
+    left: Array, right: Array, target: Array, product: Array, part: Part
 ) -> None:
     """Add ``left^T right`` to one share of the rows of `target`, block by block."""
     rows = share(len(target), part)
@@ -170,12 +178,6 @@ def add_product(
         out = product[: block.size].reshape(block.shape)
         np.matmul(left[:, start : start + len(block)].T, right, out=out)
         block += out
-
-
-def share(size: int, part: tuple[int, int]) -> slice:
-    """Return the i-th of n nearly equal shares of ``range(size)``."""
-    i, n = part
-    return slice(size * i // n, size * (i + 1) // n)
 
 
 def encoder_decoder(

@@ -7,7 +7,8 @@ an encoder, its label. The levels of a stack are such stories as well, each of o
 and its mirror image; see `stacking`.
 
 A step has three phases. `encode_phase` and `decode_phase` split by rows of the batch,
-`weight_phase` by rows of the weights; rows meet between the first two only, in `meet`.
+`weight_phase` by rows of the weights; rows meet between the first two only, in `meet`,
+or before them, if a corruption wants it.
 
 Five conventions hold everywhere.
 
@@ -32,8 +33,8 @@ import numpy as np
 from skae.bottlenecks import Bottleneck
 from skae.corruptions import Bounds, Corruption
 from skae.distributions import Distribution
-from skae.layout import Array, Slot, runs
-from skae.network import Chain, Dense, Tape, Views, share
+from skae.layout import Array, Part, Slot, runs, share
+from skae.network import Chain, Dense, Tape, Views
 
 __all__ = ["Batch", "Loss", "Objective", "Parameters"]
 
@@ -44,8 +45,8 @@ class Parameters(NamedTuple):
     Attributes
     ----------
     weights : list of ndarray
-        All weights that are trained, as the runs of the vector that hold them; they
-        are also those of `encoder` and `decoder`. No biases.
+        The weights that are trained, or a share of them, as the runs of the vector that
+        hold them; they are also those of `encoder` and `decoder`. No biases.
     encoder, decoder : list of tuple of ndarray
         Weights and bias of each layer.
     shared : ndarray of shape (n_shared,)
@@ -93,20 +94,19 @@ class Batch:
         What the decoder's output has to explain: `x` itself, unless rows are labelled.
     weight : ndarray of shape (n_rows,)
         Row weights; over a batch they sum to one, on average.
-    noise : ndarray of shape (n_rows, ...)
-        The bottleneck's draws.
+    damage, noise : ndarray of shape (n_rows, ...)
+        The corruption's and the bottleneck's draws. A corruption in which rows meet
+        may have any.
     code, d_code : ndarray of shape (n_rows, n_samples, n_components)
         Codes, and the loss's derivative with respect to them.
     encoder, decoder : Tape
         Activations and deltas; the decoder's have ``n_rows * n_samples`` rows.
-    nll : ndarray of shape (n_rows, n_samples, n_targets)
-        ``-log p(target | z)`` per row, draw and column.
     d_shared : ndarray of shape (n_rows, n_samples, n_shared)
         Its derivative with respect to the shared parameters, where they are learned.
     d_own : ndarray of shape (n_rows, n_learned, n_components)
         The loss's derivative with respect to what the code's units learn of their own.
     misfit, cost : ndarray of shape (n_rows, n_samples)
-        Sum of `nll` over columns, and what the code costs.
+        ``-log p(target | z)``, summed over columns, and what the code costs.
     total : ndarray of shape (n_rows, n_samples)
         ``misfit + beta * cost``.
     share : ndarray of shape (n_rows, n_samples)
@@ -119,12 +119,12 @@ class Batch:
     x_in: Array
     target: Array
     weight: Array
+    damage: Any
     noise: Array
     code: Array
     d_code: Array
     encoder: Tape
     decoder: Tape
-    nll: Array
     d_shared: Array
     d_own: Array
     misfit: Array
@@ -144,9 +144,9 @@ class Batch:
             for name, value in vars(self).items()
             if isinstance(value, np.ndarray)
         }
-        encoder = self.encoder.rows(start, stop)
-        decoder = self.decoder.rows(start * n_samples, stop * n_samples)
-        return Batch(**cut, encoder=encoder, decoder=decoder)
+        cut["encoder"] = self.encoder.rows(start, stop)
+        cut["decoder"] = self.decoder.rows(start * n_samples, stop * n_samples)
+        return Batch(**(vars(self) | cut))
 
 
 @dataclass(frozen=True)
@@ -216,20 +216,29 @@ class Objective:
         return (*encoder, *self.decoder.layers)
 
     @property
-    def weights(self) -> list[slice]:
-        """Where the weights are that are trained."""
-        return runs(layer.weight for layer in self.trained)
+    def rows_meet(self) -> bool:
+        """Whether what becomes of a row depends on its batch."""
+        damaged = self.corruption_level > 0
+        return self.bottleneck.rows_meet or (damaged and self.corruption.rows_meet)
 
-    @property
-    def places(self) -> list[slice]:
-        """Where everything is that a step may change."""
+    def weights(self, part: Part = (0, 1)) -> list[slice]:
+        """Return where the weights are that are trained, or a share of them."""
+        return runs(layer.weight.share(part) for layer in self.trained)
+
+    def places(self, part: Part = (0, 1)) -> list[slice]:
+        """Return where everything is that has a gradient, or a share of it."""
         slots = [slot for layer in self.trained for slot in (layer.weight, layer.bias)]
-        return runs([*slots, self.shared, self.own])
+        if self.learns_shared:
+            slots.append(self.shared)
+        k = self.n_components
+        for start in range(0, self.bottleneck.n_learned * k, k):
+            slots.append(Slot(self.own.start + start, (k,)))
+        return runs(slot.share(part) for slot in slots)
 
-    def of(self, flat: Array) -> Parameters:
-        """Return `flat` seen as parameters."""
+    def of(self, flat: Array, part: Part = (0, 1)) -> Parameters:
+        """Return `flat` seen as parameters; of the list of weights, maybe a share."""
         return Parameters(
-            [flat[place] for place in self.weights],
+            [flat[place] for place in self.weights(part)],
             self.encoder.of(flat),
             self.decoder.of(flat),
             self.shared.of(flat),
@@ -244,19 +253,23 @@ class Objective:
         target = (
             x if self.n_targets is None else np.empty((n_rows, self.n_targets), dtype)
         )
-        code = np.empty((n_rows, n_samples, k), dtype)
-        of_draws = np.empty((4, n_rows, n_samples), dtype)
+        encoder = Tape.empty(self.encoder, n_rows, dtype)
+        if self.bottleneck.is_plain:
+            code, d_code = encoder.outputs[-1][:, None], encoder.deltas[-1][:, None]
+        else:
+            code, d_code = np.empty((2, n_rows, n_samples, k), dtype)
+        of_draws = np.zeros((4, n_rows, n_samples), dtype)
         return Batch(
             x=x,
             x_in=np.empty_like(x) if self.changes_inputs else x,
             target=target,
             weight=np.empty(n_rows, dtype),
+            damage=np.empty((n_rows, 0), dtype),
             noise=np.empty((n_rows, 0), dtype),
             code=code,
-            d_code=np.empty_like(code),
-            encoder=Tape.empty(self.encoder, n_rows, dtype),
+            d_code=d_code,
+            encoder=encoder,
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
-            nll=np.empty((n_rows, n_samples, target.shape[1]), dtype),
             d_shared=np.empty((n_rows, n_samples, n_shared), dtype),
             d_own=np.empty((n_rows, self.bottleneck.n_learned, k), dtype),
             misfit=of_draws[0],
@@ -271,8 +284,17 @@ class Objective:
         layers = (*self.encoder.layers, *self.decoder.layers)
         return np.empty(max(layer.product_size for layer in layers), dtype)
 
-    def draw(self, batch: Batch, bounds: Bounds, rng: np.random.Generator) -> None:
-        """Draw all the randomness of one evaluation, given the rows in ``batch.x``.
+    def draw(self, batch: Batch, rng: np.random.Generator) -> None:
+        """Draw all the randomness of one evaluation."""
+        if self.corruption_level > 0:
+            shape, level = batch.x.shape, self.corruption_level
+            batch.damage = self.corruption.draw(shape, level, rng)
+        if self.bottleneck.is_random:
+            dtype = batch.code.dtype
+            batch.noise = self.bottleneck.draw(batch.code.shape, dtype, rng)
+
+    def see(self, batch: Batch, bounds: Bounds) -> None:
+        """Write what the encoder sees of the rows in ``batch.x``.
 
         `bounds` are the smallest and largest inputs that the encoder may see.
         """
@@ -280,9 +302,7 @@ class Objective:
             self.distribution.inputs(batch.x, batch.x_in)
         if self.corruption_level > 0:
             level = self.corruption_level
-            self.corruption.corrupt(batch.x_in, level, bounds, rng)
-        shape = batch.code.shape
-        batch.noise = self.bottleneck.draw(shape, batch.code.dtype, rng)
+            self.corruption.corrupt(batch.x_in, batch.damage, level, bounds)
 
     def encode_phase(self, params: Parameters, batch: Batch) -> None:
         """Find the encoder's outputs; any rows will do."""
@@ -296,17 +316,16 @@ class Objective:
     def decode_phase(self, params: Parameters, own: Array, batch: Batch) -> None:
         """Find every loss and every delta; rows do not meet, so any rows will do."""
         eta = self.decode(params, own, batch)
+        d_eta = batch.decoder.deltas[-1].reshape(eta.shape)
+        d_shared = batch.d_shared if self.learns_shared else None
         target = batch.target[:, None]
-        self.distribution.nll(target, eta, params.shared, batch.nll)
-        np.sum(batch.nll, axis=2, out=batch.misfit)
+        self.distribution.misfit(
+            target, eta, params.shared, batch.misfit, d_eta, d_shared
+        )
         np.multiply(batch.cost, self.beta, out=batch.total)
         batch.total += batch.misfit
         self.bottleneck.combine(batch.total, batch.loss, batch.share)
         batch.share *= batch.weight[:, None]
-
-        d_eta = batch.decoder.deltas[-1].reshape(eta.shape)
-        d_shared = batch.d_shared if self.learns_shared else None
-        self.distribution.gradient(target, eta, params.shared, d_eta, d_shared)
         d_eta *= batch.share[:, :, None]
         self.backward(params, own, batch)
 
@@ -317,6 +336,12 @@ class Objective:
             return
         d_z = batch.d_code.reshape(-1, self.n_components)
         self.decoder.backward(params.decoder, batch.decoder, d_z)
+        if not self.bottleneck.is_plain:
+            self.bend(own, batch)
+        self.encoder.backward(params.encoder, batch.encoder)
+
+    def bend(self, own: Array, batch: Batch) -> None:
+        """Find the delta of the encoder's output, given that of the code."""
         self.bottleneck.backward(
             batch.encoder.outputs[-1],
             batch.noise,
@@ -330,12 +355,12 @@ class Objective:
         shape = *batch.share.shape, -1
         deltas = [delta.reshape(shape) for delta in batch.decoder.deltas]
         self.bottleneck.withhold(batch.code, [*deltas, batch.share])
-        self.encoder.backward(params.encoder, batch.encoder)
 
     def decode(self, params: Parameters, own: Array, batch: Batch) -> Array:
         """Return `eta`, of shape (n_rows, n_samples, n_outputs)."""
-        h = batch.encoder.outputs[-1]
-        self.bottleneck.forward(h, batch.noise, own, batch.code, batch.cost)
+        if not self.bottleneck.is_plain:
+            h = batch.encoder.outputs[-1]
+            self.bottleneck.forward(h, batch.noise, own, batch.code, batch.cost)
         n_rows, n_samples, n_components = batch.code.shape
         z = batch.code.reshape(n_rows * n_samples, n_components)
         eta = self.decoder.forward(params.decoder, z, batch.decoder)
@@ -346,21 +371,28 @@ class Objective:
         batch: Batch,
         grads: Parameters,
         product: Array,
-        part: tuple[int, int] = (0, 1),
+        part: Part = (0, 1),
+        fresh: bool = False,
     ) -> None:
-        """Add the gradient, given all deltas; shares of it are independent."""
+        """Add the gradient, given all deltas; shares of it are independent.
+
+        If `fresh`, what was there before does not count.
+        """
         z, x = batch.code.reshape(-1, self.n_components), batch.x_in
+        how = product, part, fresh
         if not self.is_frozen:
-            self.encoder.gradients(grads.encoder, x, batch.encoder, product, part)
-        self.decoder.gradients(grads.decoder, z, batch.decoder, product, part)
+            self.encoder.gradients(grads.encoder, x, batch.encoder, *how)
+        self.decoder.gradients(grads.decoder, z, batch.decoder, *how)
         if self.learns_shared:
             place = share(self.shared.size, part)
             d_shared = batch.d_shared.reshape(batch.share.size, -1)[:, place]
-            grads.shared[place] += batch.share.ravel() @ d_shared
+            slope = batch.share.ravel() @ d_shared
+            grads.shared[place] = slope if fresh else grads.shared[place] + slope
         if self.bottleneck.n_learned:
             place = share(self.n_components, part)
             learned = grads.own[: self.bottleneck.n_learned, place]
-            learned += batch.d_own[:, :, place].sum(axis=0)
+            slope = batch.d_own[:, :, place].sum(axis=0)
+            learned[...] = slope if fresh else learned + slope
 
     def decay(self, params: Parameters, grads: Parameters, product: Array) -> float:
         """Add the gradient of the penalty on weights; return its value."""
@@ -375,16 +407,19 @@ class Objective:
             square += float(weights @ weights)
         return 0.5 * self.alpha * square
 
-    def constrain(self, params: Parameters, grads: Parameters) -> None:
+    def constrain(
+        self, params: Parameters, grads: Parameters, part: Part = (0, 1)
+    ) -> None:
         """Take out of the gradient what would change the length of directions."""
         if self.unit_norm:
-            directions, slope = params.decoder[0][0], grads.decoder[0][0]
+            some = share(self.n_components, part)
+            directions, slope = params.decoder[0][0][some], grads.decoder[0][0][some]
             slope -= np.einsum("ij,ij->i", directions, slope)[:, None] * directions
 
-    def restore(self, params: Parameters) -> None:
+    def restore(self, params: Parameters, part: Part = (0, 1)) -> None:
         """Give the directions of the decoder length one again; zero ones stay."""
         if self.unit_norm:
-            directions = params.decoder[0][0]
+            directions = params.decoder[0][0][share(self.n_components, part)]
             length = np.sqrt(np.einsum("ij,ij->i", directions, directions))
             directions /= np.where(length > 0, length, 1.0)[:, None]
 
@@ -406,6 +441,7 @@ class Objective:
 
     def loss(self, batch: Batch) -> Loss:
         """Return the means over the rows of a batch that has been evaluated."""
-        weight, n = batch.weight, batch.misfit.shape[1] - self.bottleneck.n_auxiliary
-        parts = batch.misfit[:, :n].mean(axis=1), batch.cost[:, :n].mean(axis=1)
-        return Loss(*(float(weight @ value) for value in (batch.loss, *parts)))
+        n = batch.misfit.shape[1] - self.bottleneck.n_auxiliary
+        misfit, cost = (batch.weight @ a for a in (batch.misfit, batch.cost))
+        total, mean = batch.weight @ batch.loss, 1.0 / n
+        return Loss(float(total), *(float(a[:n].sum() * mean) for a in (misfit, cost)))

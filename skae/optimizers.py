@@ -80,6 +80,17 @@ class Optimizer(Component, ABC):
         Only the parameters in `places` move.
         """
         moments.n_steps += 1
+        self.move(theta, grad, moments, rate, places)
+
+    def move(
+        self,
+        theta: Array,
+        grad: Array,
+        moments: Moments,
+        rate: float,
+        places: Sequence[slice],
+    ) -> None:
+        """Do the share of a step, already counted, that concerns some places."""
         for place in places:
             self._move(theta[place], grad[place], moments.at(place), rate)
 

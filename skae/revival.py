@@ -45,10 +45,7 @@ def resample(trainer: Trainer, moments: Moments, dead: Array) -> None:
 def looked_at(trainer: Trainer) -> Batch:
     """Return a random batch with its losses and deltas."""
     index = trainer.rng.permutation(trainer.rows.index)[: trainer.batch_size]
-    batch = trainer.encode(index, trainer.mean_weight * len(index))
-    own = trainer.objective.meet(trainer.params, batch)
-    trainer.objective.decode_phase(trainer.params, own, batch)
-    return batch
+    return trainer.explain(index, trainer.mean_weight * len(index))
 
 
 def worst_rows(batch: Batch, n: int, rng: np.random.Generator) -> Array:

@@ -235,6 +235,10 @@ class Rows:
         """The weight of a row, on average."""
         return 1.0 if self.weight is None else float(self.weight[self.index].mean())
 
+    def share(self, place: slice) -> Rows:
+        """Return what loads this place in a batch, whatever others do meanwhile."""
+        return self
+
     def load(self, index: Array, x: Array, weight: Array, total: float) -> None:
         """Write the rows to `x`, and their weights divided by `total` to `weight`."""
         gather(self.X, index, x)

@@ -14,6 +14,7 @@ denoising autoencoders", JMLR 11.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,13 @@ class Codes(Rows):
         self.family, self.below, self.views = family, below, below.of(theta)
         self.buffer = np.empty((n_rows, rows.X.shape[1]), theta.dtype)
         self.tape = Tape.empty(below, n_rows, theta.dtype)
+
+    def share(self, place: slice) -> Rows:
+        """Return the same with a part of the memory."""
+        mine = copy(self)
+        mine.buffer = self.buffer[place]
+        mine.tape = self.tape.rows(place.start, place.stop)
+        return mine
 
     def load(self, index: Array, x: Array, weight: Array, total: float) -> None:
         """Write the codes to `x`, and weights divided by `total` to `weight`."""

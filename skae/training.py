@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
+from skae.crew import Phase, alone, hired
 from skae.layout import Array
 from skae.objective import Batch, Loss, Objective
 from skae.optimizers import Moments, Optimizer
 from skae.rows import Rows
+from skae.shares import Share, each
 
 __all__ = ["DivergenceError", "Monitor", "Stopping", "Trainer", "descend", "lbfgs"]
 
@@ -40,6 +42,8 @@ class DivergenceError(ValueError):
 
 class Trainer:
     """Everything that one fit needs to take steps: objective, rows and memory.
+
+    The crew that is there, if there is one, shares the work (see `crew`).
 
     Parameters
     ----------
@@ -80,10 +84,11 @@ class Trainer:
         self.batch_size = min(batch_size, len(rows))
         # Memory that is never touched, of parameters that stay, costs nothing.
         self.grad = np.zeros(theta.shape, theta.dtype)
-        self.places = objective.places
+        self.places = objective.places()
         self.params, self.grads = objective.of(theta), objective.of(self.grad)
-        self.product = objective.product(theta.dtype)
         self.batch = objective.batch(self.batch_size, theta.dtype)
+        self.teams: dict[tuple[int, int], list[Share]] = {}
+        self.fixed = np.equal(*limits)
         self.mean_weight, self.n_rows = rows.mean_weight, len(rows)
         self.first_loss: float | None = None
 
@@ -107,26 +112,74 @@ class Trainer:
         self.objective = replace(self.objective, **parts)
         if self.objective.bottleneck.n_samples != codes:
             self.batch = self.objective.batch(self.batch_size, self.theta.dtype)
+            self.teams.clear()
+        for team in self.teams.values():
+            for share in team:
+                share.objective = self.objective
+
+    def team(self, n_rows: int) -> list[Share]:
+        """Return the shares of the crew's members in batches of so many rows."""
+        key = n_rows, hired().size
+        if key not in self.teams:
+            memory = self.theta, self.grad, self.rows, self.batch.rows(0, n_rows)
+            self.teams[key] = [
+                Share(self.objective, *memory, (i, key[1])) for i in range(key[1])
+            ]
+        return self.teams[key]
+
+    # --- phases of a crew -----------------------------------------------------------
+
+    def encoding(self, team: list[Share], index: Array, total: float) -> list[Phase]:
+        """Draw what belongs to some rows; return what leads to encoder outputs."""
+        objective, whole, bounds = self.objective, team[0].whole, self.bounds
+        objective.draw(whole, self.rng)
+        for share in team:
+            share.take(whole.damage, whole.noise)
+        load = each(team, lambda share: share.load(index, total))
+        encode = each(team, Share.encode)
+        if objective.rows_meet:
+            return [[load], [alone(lambda: objective.see(whole, bounds))], [encode]]
+        return [[load, each(team, lambda share: share.see(bounds)), encode]]
+
+    def deltas(self, team: list[Share], index: Array, total: float) -> list[Phase]:
+        """Return what leads from rows to all deltas; rows may meet in between."""
+        phases, whole = self.encoding(team, index, total), team[0].whole
+        decode = each(team, lambda share: share.decode(self.own))
+        self.own = self.params.own
+        if self.objective.rows_meet:
+            return [*phases, [alone(lambda: self.meet(whole))], [decode]]
+        phases[-1].append(decode)
+        return phases
+
+    def moving(
+        self, team: list[Share], optimizer: Optimizer, moments: Moments, rate: float
+    ) -> list[Phase]:
+        """Return what leads from all deltas to new parameters."""
+        weigh = each(team, lambda share: share.weigh(fresh=True))
+        penalize = each(team, lambda share: share.penalize(self.fixed))
+        move = each(team, lambda share: share.move(optimizer, moments, rate))
+        if not self.objective.unit_norm:
+            return [[weigh, penalize, move]]
+        around = each(team, Share.constrain), each(team, Share.restore)
+        return [[weigh, penalize], [around[0]], [move], [around[1]]]
+
+    def meet(self, whole: Batch) -> None:
+        """Let the rows of a batch meet."""
+        self.own = self.objective.meet(self.params, whole)
+
+    # --- evaluations and steps --------------------------------------------------------
 
     def encode(self, index: Array, total: float) -> Batch:
         """Fetch rows, draw what belongs to them, and find their encoder outputs."""
-        batch = self.batch
-        if len(index) < len(batch.x):
-            batch = batch.rows(0, len(index))
-        self.rows.load(index, batch.x, batch.weight, total)
-        self.rows.load_target(index, batch.target)
-        self.objective.draw(batch, self.bounds, self.rng)
-        self.objective.encode_phase(self.params, batch)
-        return batch
+        team = self.team(len(index))
+        hired().run(*self.encoding(team, index, total))
+        return team[0].whole
 
-    def evaluate(self, batch: Batch, own: Array) -> Loss:
-        """Add the gradient of an encoded batch's loss to ``grad``; return the loss."""
-        loss = self.objective.loss_and_gradient(
-            self.params, own, batch, self.grads, self.product
-        )
-        if not math.isfinite(loss.total):
-            raise DivergenceError(f"the loss is {loss.total}")
-        return loss
+    def explain(self, index: Array, total: float) -> Batch:
+        """Fetch rows, and find their losses and deltas."""
+        team = self.team(len(index))
+        hired().run(*self.deltas(team, index, total))
+        return team[0].whole
 
     def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> Loss:
         """Take one step for each batch; return the mean loss in nats per row.
@@ -157,30 +210,33 @@ class Trainer:
         rate: float,
     ) -> Loss:
         """Move the parameters once, by the gradient of these rows; return the loss."""
-        for place in self.places:
-            self.grad[place] = 0.0
-        objective, batch = self.objective, self.encode(index, total)
-        own = objective.meet(self.params, batch)
-        loss = self.begin(self.penalized(self.evaluate(batch, own)))
-        objective.constrain(self.params, self.grads)
-        optimizer.decay(self.params.weights, rate)
-        optimizer.step(self.theta, self.grad, moments, rate, self.places)
-        objective.restore(self.params)
-        memory = objective.bottleneck.remember(self.params.own, own, batch.code)
-        self.params.own[...] = memory
+        team, objective = self.team(len(index)), self.objective
+        moments.n_steps += 1
+        phases = self.deltas(team, index, total)
+        hired().run(*phases, *self.moving(team, optimizer, moments, rate))
+        batch, penalty = team[0].whole, sum(share.penalty for share in team)
+        loss = self.checked(objective.loss(batch), penalty)
+        if objective.bottleneck.n_own:
+            before = self.params.own
+            before[...] = objective.bottleneck.remember(before, self.own, batch.code)
         if objective.learns_shared:
             np.clip(self.params.shared, *self.limits, out=self.params.shared)
         return loss
 
-    def penalized(self, loss: Loss) -> Loss:
-        """Add the penalty on weights, and what limits do to the gradient."""
-        low, high = self.limits
-        self.grads.shared[low == high] = 0.0
-        return loss._replace(total=loss.total + self.decay())
+    def checked(self, loss: Loss, penalty: float) -> Loss:
+        """Refuse a loss that is not finite; add the penalty, remember the first."""
+        if not math.isfinite(loss.total):
+            raise DivergenceError(f"the loss is {loss.total}")
+        loss = loss._replace(total=loss.total + penalty)
+        if self.first_loss is None:
+            self.first_loss = loss.total
+        return loss
 
     def decay(self) -> float:
         """Add the gradient of the penalty on weights; return its value."""
-        return self.objective.decay(self.params, self.grads, self.product)
+        team = self.team(self.batch_size)
+        hired().run([each(team, lambda share: share.penalize(self.fixed))])
+        return sum(share.penalty for share in team)
 
     def full(self) -> Loss:
         """Set ``grad`` to the gradient over all rows; return the loss.
@@ -195,8 +251,19 @@ class Trainer:
             own = self.objective.bottleneck.settle(self.outputs, self.params.own)
             own = own.astype(self.theta.dtype, copy=False)
             for index in self.parts():
-                sums += self.evaluate(self.encode(index, total), own)
-        return self.begin(self.penalized(Loss(*sums.tolist())))
+                sums += self.add(index, total, own)
+            return self.checked(Loss(*sums.tolist()), self.decay())
+
+    def add(self, index: Array, total: float, own: Array) -> Loss:
+        """Add the gradient of some rows; return their loss.
+
+        `own` are the units' numbers as all rows see them.
+        """
+        team = self.team(len(index))
+        decode = each(team, lambda share: share.decode(own))
+        weigh = each(team, lambda share: share.weigh(fresh=False))
+        hired().run(*self.encoding(team, index, total), [decode], [weigh])
+        return self.objective.loss(team[0].whole)
 
     def parts(self) -> Iterator[Array]:
         """Yield the rows of one batch after the other, in their order."""
@@ -217,12 +284,6 @@ class Trainer:
         for end, limit in zip((low, high), self.limits, strict=True):
             self.objective.shared.of(end)[...] = limit
         return optimize.Bounds(low, high)
-
-    def begin(self, loss: Loss) -> Loss:
-        """Remember the loss of the very first step; return the loss as it is."""
-        if self.first_loss is None:
-            self.first_loss = loss.total
-        return loss
 
 
 @dataclass

@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 #: Every module imports from floors below its own only.
 FLOORS = [
     {"skae._validation", "skae._version", "skae.layout"},
-    {"skae.component"},
+    {"skae.component", "skae.crew"},
     {
         "skae.activations",
         "skae.corruptions",
@@ -34,6 +34,7 @@ FLOORS = [
     {"skae.bottlenecks", "skae.distributions", "skae.network"},
     {"skae.automatic", "skae.composite"},
     {"skae.objective"},
+    {"skae.shares"},
     {"skae.model", "skae.training"},
     {
         "skae.displays._common",

@@ -12,7 +12,9 @@ replacing = pytest.mark.parametrize("name", ["masking", "salt_and_pepper", "swap
 
 def corrupt(name, x, level, seed=0):
     damaged = x.copy()
-    CORRUPTIONS[name]().corrupt(damaged, level, BOUNDS, np.random.default_rng(seed))
+    corruption = CORRUPTIONS[name]()
+    draws = corruption.draw(x.shape, level, np.random.default_rng(seed))
+    corruption.corrupt(damaged, draws, level, BOUNDS)
     return damaged
 
 

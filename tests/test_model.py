@@ -150,7 +150,7 @@ def test_directions_of_a_mixture_are_those_of_the_means(mixed):
 @pytest.mark.parametrize("standardize", [True, False])
 def test_the_output_starts_at_the_mean(X, standardize):
     model = make(X, standardize)
-    model.theta[model.objective.weights[0]] = 0.0
+    model.theta[model.objective.weights()[0]] = 0.0
     z = np.zeros((1, 2))
     np.testing.assert_allclose(model.decode(z)[0], X.mean(axis=0), rtol=1e-12)
 
@@ -158,7 +158,7 @@ def test_the_output_starts_at_the_mean(X, standardize):
 def test_the_bernoulli_output_starts_at_the_mean():
     X = np.random.default_rng(0).integers(0, 2, (10_000, N_FEATURES)).astype(float)
     model = make(X, False, "bernoulli")
-    model.theta[model.objective.weights[0]] = 0.0
+    model.theta[model.objective.weights()[0]] = 0.0
     np.testing.assert_allclose(
         model.decode(np.zeros((1, 2)))[0], X.mean(axis=0), atol=1e-4
     )
@@ -167,7 +167,7 @@ def test_the_bernoulli_output_starts_at_the_mean():
 @pytest.mark.parametrize("bottleneck", [Deterministic(), GaussianPosterior()], ids=repr)
 def test_every_column_of_a_mixture_starts_at_its_mean(mixed, bottleneck):
     model = make(mixed, distribution=MIXED, bottleneck=bottleneck)
-    model.theta[model.objective.weights[0]] = 0.0
+    model.theta[model.objective.weights()[0]] = 0.0
     mean, found = mixed.mean(axis=0), model.decode(np.zeros((1, 2)))[0]
     if isinstance(bottleneck, Deterministic):
         # Its log-scale is zero in training, and the mean of a log-normal has it.

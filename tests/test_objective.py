@@ -120,7 +120,8 @@ class Case:
         self.batch.weight[...] = weight / weight.sum()
         bounds = np.array([self.batch.x.min(axis=0), self.batch.x.max(axis=0)])
         family.inputs(bounds, bounds)
-        self.objective.draw(self.batch, tuple(bounds), rng)
+        self.objective.draw(self.batch, rng)
+        self.objective.see(self.batch, tuple(bounds))
 
     def evaluate(self, theta):
         grad = np.zeros_like(theta)
@@ -135,6 +136,17 @@ class Case:
 
     def loss(self, theta):
         return self.evaluate(theta)[0]
+
+    def entries(self, x=None):
+        """Return ``-log p(x | z)`` of every entry, as evaluated last."""
+        x, shape = self.batch.x if x is None else x, self.batch.code.shape[:2]
+        eta = self.batch.decoder.outputs[-1].reshape(*shape, -1)
+        shared, out = (
+            self.objective.shared.of(self.theta),
+            np.empty((*shape, x.shape[1])),
+        )
+        self.objective.distribution.nll(x[:, None], eta, shared, out)
+        return out
 
     def check(self):
         """Check the gradient, with respect to what is learned."""
@@ -233,7 +245,9 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     case = Case(bottleneck=bottleneck, tied=tied)
     loss, grad = case.evaluate(case.theta)
     batch = case.batch
-    inputs = ("x", "x_in", "target", "weight", "noise")
+    inputs = {"x", "x_in", "target", "weight", "damage", "noise"}
+    if case.objective.bottleneck.is_plain:
+        inputs.add("cost")  # which is zero once and for all
     for name, array in vars(batch).items():
         if name not in inputs and isinstance(array, np.ndarray):
             array.fill(np.nan)
@@ -311,12 +325,8 @@ def test_the_target_is_the_clean_row():
     damaged.evaluate(clean.theta)
     np.testing.assert_array_equal(damaged.batch.x, clean.batch.x)
     assert not damaged.batch.x_in.any()
-    params = damaged.objective.of(clean.theta)
-    eta = damaged.objective.decode(params, params.own, damaged.batch)
-    out = np.empty_like(damaged.batch.nll)
-    x = clean.batch.x[:, None]
-    damaged.objective.distribution.nll(x, eta, params.shared, out)
-    np.testing.assert_array_equal(damaged.batch.nll, out)
+    expected = damaged.entries(clean.batch.x).sum(axis=2)
+    np.testing.assert_allclose(damaged.batch.misfit, expected, rtol=1e-12)
 
 
 def test_nothing_is_copied_without_corruption():
@@ -335,12 +345,12 @@ def test_counts_are_seen_by_their_logarithms():
 def test_loss_per_row_is_the_sum_over_features():
     case = Case()
     case.evaluate(case.theta)
-    np.testing.assert_allclose(case.batch.loss, case.batch.nll.sum(axis=(1, 2)))
+    np.testing.assert_allclose(case.batch.loss, case.entries().sum(axis=(1, 2)))
 
 
 def test_penalty_is_half_alpha_times_the_squared_weights():
     case, without = Case(alpha=0.7), Case(alpha=0.0)
-    weights = case.theta[case.objective.weights[0]]
+    weights = case.theta[case.objective.weights()[0]]
     difference = case.loss(case.theta) - without.loss(case.theta)
     assert difference == pytest.approx(0.35 * np.sum(weights**2))
     grads = case.evaluate(case.theta)[1] - without.evaluate(case.theta)[1]
@@ -365,7 +375,7 @@ def test_parts_of_the_loss(beta, bottleneck):
     case = Case(bottleneck=bottleneck, beta=beta)
     case.evaluate(case.theta)
     batch, loss = case.batch, case.objective.loss(case.batch)
-    np.testing.assert_allclose(batch.misfit, batch.nll.sum(axis=2), rtol=1e-12)
+    np.testing.assert_allclose(batch.misfit, case.entries().sum(axis=2), rtol=1e-12)
     np.testing.assert_allclose(batch.total, batch.misfit + beta * batch.cost)
     assert loss.reconstruction == pytest.approx(batch.weight @ batch.misfit.mean(1))
     assert loss.cost == pytest.approx(batch.weight @ batch.cost.mean(1))
@@ -392,18 +402,18 @@ def test_places_are_what_a_step_may_change(tied):
     case = Case("gaussian", "batchtopk", tied=tied)
     objective, size = case.objective, case.theta.size
     assert objective.trained == (*objective.encoder.layers, *objective.decoder.layers)
-    assert objective.places == [slice(0, size)]
-    (weights,) = objective.weights
+    assert objective.places() == [slice(0, size - objective.own.size)]
+    (weights,) = objective.weights()
     n_weights = N_FEATURES * 5 + 5 * 3
     assert weights == slice(0, n_weights if tied else 2 * n_weights)
     frozen = replace(objective, is_frozen=True)
     assert frozen.trained == objective.decoder.layers
-    slots = [layer.bias for layer in objective.encoder.layers]
+    slots = [objective.own, *(layer.bias for layer in objective.encoder.layers)]
     slots += [] if tied else [layer.weight for layer in objective.encoder.layers]
     stays = np.zeros(size, dtype=bool)
     for slot in slots:
         slot.of(stays)[...] = True
-    for place in frozen.places:
+    for place in frozen.places():
         assert not stays[place].any()
         stays[place] = True
     assert stays.all()
@@ -419,7 +429,7 @@ def test_a_frozen_encoder_has_no_gradient(distribution):
     less, frozen = case.evaluate(case.theta)
     assert loss - less == pytest.approx(0.15 * square)
     mask = np.zeros(len(grad), dtype=bool)
-    for place in case.objective.places:
+    for place in case.objective.places():
         mask[place] = True
     assert not frozen[~mask].any()
     np.testing.assert_array_equal(frozen[mask], grad[mask])
@@ -430,7 +440,7 @@ def test_another_target_has_memory_of_its_own():
     assert case.batch.target is case.batch.x
     other = replace(case.objective, n_targets=2).batch(N_ROWS, np.float32)
     assert other.target.shape == (N_ROWS, 2)
-    assert other.nll.shape == (N_ROWS, 1, 2)
+    assert other.decoder.outputs[-1].shape == case.batch.decoder.outputs[-1].shape
     assert other.target.dtype == np.float32
     assert other.rows(2, 5).target.shape == (3, 2)
     assert not np.shares_memory(other.target, other.x)
@@ -443,7 +453,8 @@ def test_the_target_alone_is_explained():
     weight, x = case.batch.weight, case.batch.x
     case.batch = case.objective.batch(N_ROWS, case.theta.dtype)
     case.batch.x[...], case.batch.weight[...] = x, weight
-    case.objective.draw(case.batch, (x, x), np.random.default_rng(0))
+    case.objective.draw(case.batch, np.random.default_rng(0))
+    case.objective.see(case.batch, (x, x))
     case.batch.target[...] = x
     loss, grad = case.evaluate(case.theta)
     assert loss == twin.loss(case.theta)
@@ -463,7 +474,7 @@ def test_the_loss_is_averaged_over_draws():
     cost = np.empty_like(batch.cost)
     own = case.objective.of(case.theta).own
     case.objective.bottleneck.forward(h, batch.noise, own, batch.code, cost)
-    expected = (batch.nll.sum(axis=2) + 0.5 * cost).mean(axis=1)
+    expected = (case.entries().sum(axis=2) + 0.5 * cost).mean(axis=1)
     np.testing.assert_allclose(batch.loss, expected)
 
 
@@ -474,7 +485,7 @@ def test_one_weighted_draw_is_the_sampled_lower_bound():
     z, noise = case.batch.code[:, 0], case.batch.noise[:, 0]
     np.testing.assert_allclose(z, mu + np.exp(0.5 * log_variance) * noise)
     log_ratio = 0.5 * (z**2 - noise**2 - log_variance).sum(axis=1)
-    expected = case.batch.nll.sum(axis=(1, 2)) + log_ratio
+    expected = case.entries().sum(axis=(1, 2)) + log_ratio
     np.testing.assert_allclose(case.batch.loss, expected, rtol=1e-12)
     np.testing.assert_array_equal(case.batch.share[:, 0], case.batch.weight)
 
@@ -645,7 +656,7 @@ def test_loss_and_gradient_agree_with_pytorch(distribution, bottleneck, tied):
         each = math.log(total.shape[1]) - torch.logsumexp(-total, 1)
     else:
         each = total.mean(1)
-    weights = theta[objective.weights[0]]
+    weights = theta[objective.weights()[0]]
     loss = torch.tensor(batch.weight) @ each
     loss = loss + 0.5 * objective.alpha * (weights**2).sum()
     loss.backward()

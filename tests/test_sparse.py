@@ -518,14 +518,15 @@ def test_the_penalty_comes_in_slowly(X):
 
 
 def test_units_compete_slowly(X, monkeypatch):
-    seen, evaluate = [], Trainer.evaluate
+    seen, step = [], Trainer.step
 
-    def watched(trainer, batch, own):
-        loss = evaluate(trainer, batch, own)
-        seen.append(int(np.count_nonzero(batch.code[:, 0], axis=1).max()))
+    def watched(trainer, *args):
+        loss = step(trainer, *args)
+        fires = np.count_nonzero(trainer.batch.code[:, 0], axis=1)
+        seen.append(int(fires.max()))
         return loss
 
-    monkeypatch.setattr(Trainer, "evaluate", watched)
+    monkeypatch.setattr(Trainer, "step", watched)
     fit(X, k=2, sparsity_warm_up=4, max_iter=5, batch_size=400)
     # From 20 units to 2, by the fourth root of ten each time; rectified units are
     # not all positive.

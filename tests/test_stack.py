@@ -137,7 +137,7 @@ def test_the_loss_of_every_level_falls(activation, tied, digits):
 def test_levels_are_damaged_each_by_its_own_amount(X, monkeypatch):
     draws = []
 
-    def corrupt(self, x, level, bounds, rng):
+    def corrupt(self, x, words, level, bounds):
         draws.append((x.shape[1], level))
 
     monkeypatch.setattr(Masking, "corrupt", corrupt)
@@ -147,11 +147,11 @@ def test_levels_are_damaged_each_by_its_own_amount(X, monkeypatch):
 
 def test_noise_of_salt_and_pepper_is_within_each_level_s_codes(X, monkeypatch):
     seen = []
-    draw = CORRUPTIONS["salt_and_pepper"].corrupt
+    damage = CORRUPTIONS["salt_and_pepper"].corrupt
 
-    def corrupt(self, x, level, bounds, rng):
+    def corrupt(self, x, draws, level, bounds):
         seen.append((x.copy(), bounds))
-        draw(self, x, level, bounds, rng)
+        damage(self, x, draws, level, bounds)
 
     monkeypatch.setattr(CORRUPTIONS["salt_and_pepper"], "corrupt", corrupt)
     settings = {"corruption": "salt_and_pepper", "batch_size": 1000}

@@ -216,7 +216,7 @@ def test_pretraining_changes_the_model(X):
 def test_fine_tuning_is_damaged_as_the_first_level_is(X, monkeypatch):
     levels = []
 
-    def corrupt(self, x, level, bounds, rng):
+    def corrupt(self, x, draws, level, bounds):
         levels.append((x.shape[1], level))
 
     monkeypatch.setattr(Masking, "corrupt", corrupt)

@@ -77,7 +77,8 @@ class Case:
             self.batch.target[...] = target
         self.batch.weight[...] = rng.dirichlet(np.full(len(x), 5.0))
         bounds = x.min(axis=0), x.max(axis=0)
-        objective.draw(self.batch, bounds, rng)
+        objective.draw(self.batch, rng)
+        objective.see(self.batch, bounds)
 
     @property
     def places(self):

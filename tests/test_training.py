@@ -86,8 +86,8 @@ def test_the_loss_falls(optimizer, batch_size):
 
 def test_every_row_is_visited_once_an_epoch():
     trainer, seen = make(n_rows=50, batch_size=16), []
-    encode = trainer.encode
-    trainer.encode = lambda index, total: seen.append(index) or encode(index, total)
+    load = trainer.rows.load
+    trainer.rows.load = lambda index, *to: seen.append(index) or load(index, *to)
     moments = Adam().init(trainer.theta)
     trainer.epoch(Adam(), moments, 0.01)
     assert [len(index) for index in seen] == [16, 16, 16, 2]
@@ -99,8 +99,8 @@ def test_every_row_is_visited_once_an_epoch():
 
 def test_rows_keep_their_order_without_shuffling():
     trainer, seen = make(shuffle=False), []
-    encode = trainer.encode
-    trainer.encode = lambda index, total: seen.append(index) or encode(index, total)
+    load = trainer.rows.load
+    trainer.rows.load = lambda index, *to: seen.append(index) or load(index, *to)
     trainer.epoch(Adam(), Adam().init(trainer.theta), 0.01)
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(50))
 
@@ -166,8 +166,7 @@ def test_a_minibatch_s_gradient_is_right_in_expectation():
     for start in range(0, 48, 12):
         trainer.grad.fill(0.0)
         index = trainer.rows.index[start : start + 12]
-        batch = trainer.encode(index, trainer.mean_weight * 12)
-        trainer.evaluate(batch, trainer.params.own)
+        trainer.add(index, trainer.mean_weight * 12, trainer.params.own)
         trainer.decay()
         grads += trainer.grad / 4
     np.testing.assert_allclose(grads, expected, rtol=1e-9, atol=1e-13)
@@ -305,7 +304,7 @@ def test_a_limit_from_above_holds():
     high = np.where(np.arange(6) == 5, -0.9, HIGH)
     trainer = with_limits(high=high, batch_size=50)
     trainer.params.shared[5] = -0.9
-    trainer.theta[trainer.objective.weights[0]] = 0.0
+    trainer.theta[trainer.objective.weights()[0]] = 0.0
     trainer.full()
     assert trainer.grads.shared[5] < 0  # it would rise: the column's spread is one
     run(trainer, 1, optimizer="sgd", rate=lambda *_: 1e-3)
@@ -324,7 +323,7 @@ def test_lbfgs_keeps_within_limits():
     grads, at_limit = trainer.grads.shared.copy(), (shared == LOW) & (LOW < HIGH)
     assert (grads[at_limit] > 0).all()
     grads[at_limit] = 0.0
-    weights = trainer.grad[trainer.objective.weights[0]]
+    weights = trainer.grad[trainer.objective.weights()[0]]
     assert max(np.abs(grads).max(), np.abs(weights).max()) < 1e-3
     assert len(watcher.losses) > 1
 
@@ -348,10 +347,10 @@ def test_a_fixed_parameter_has_no_gradient(way):
         seen.append(trainer.grad)
     else:
         rule = SimpleNamespace(
-            step=lambda theta, grad, *_: seen.append(grad.copy()),
+            move=lambda theta, grad, *_: seen.append(grad.copy()),
             decay=lambda weights, rate: None,
         )
-        trainer.epoch(rule, None, 0.01)
+        trainer.epoch(rule, Adam().init(trainer.theta), 0.01)
     for grad in seen:
         shared = trainer.objective.shared.of(grad)
         assert shared[0] == 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -30,7 +30,6 @@ from skae._validation import (
     check_support,
     check_units,
     check_weight,
-    one_blas_thread,
     only_if,
 )
 from skae.activations import ACTIVATIONS
@@ -38,6 +37,7 @@ from skae.automatic import choose
 from skae.component import resolve
 from skae.composite import as_distribution, plain
 from skae.corruptions import CORRUPTIONS, Corruption, NoCorruption
+from skae.crew import Crew, crew
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.estimators._fitted import FittedAutoencoder, new_generator
 from skae.layout import Array
@@ -66,8 +66,10 @@ MOST_SHARED = 256
 
 #: Networks and batches no wider than this are trained in one thread: threads that wait
 #: for each other cost more than they bring, a hundred times more on a busy machine.
-#: Such products are the same, to the last bit, in any number of threads.
 SMALL = 256
+
+#: Rows of a batch that are worth a thread of their own.
+FEWEST_SHARED = 32
 
 #: Fixed draws of a random code with which held-out rows are judged.
 DRAWS = 4
@@ -270,7 +272,7 @@ class BaseAutoencoder(FittedAutoencoder):
             held_out = None
             if valid is not None:
                 held_out = self._model().rows(data, valid, weight)
-            with self._threads(trainer):
+            with self._crew(trainer):
                 monitor = self._train(trainer, held_out)
                 self._record(monitor, len(trainer.rows))
                 self._settle(trainer, every_row)
@@ -324,7 +326,7 @@ class BaseAutoencoder(FittedAutoencoder):
             data = self._prepare(rows, family, columns, rng, keep=True)
             trainer = self._trainer(data, index, weight, rng)
             trainer.n_rows = max(len(index), columns.n_rows // 4, FEWEST_ROWS)
-            with self._threads(trainer):
+            with self._crew(trainer):
                 moments = self._continue(trainer, memory)
                 share = min(1.0, 2.0 * newest / columns.weight)
                 self._settle(trainer, trainer.rows, scales, share)
@@ -509,11 +511,11 @@ class BaseAutoencoder(FittedAutoencoder):
             patience = np.inf  # its last epochs, the slow ones, are the point of it
         return Stopping(self.tol, patience)
 
-    def _threads(self, trainer: Trainer) -> AbstractContextManager[None]:
-        """Hold products to one thread if all of them are small."""
+    def _crew(self, trainer: Trainer) -> AbstractContextManager[Crew]:
+        """Hire who shares the work, or nobody if there is little to do."""
         widths = *self._plan["down"], *self._plan["up"]
         small = max(trainer.batch_size, *widths) <= SMALL
-        return one_blas_thread() if small else nullcontext()
+        return crew(1 if small else trainer.batch_size // FEWEST_SHARED)
 
     def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
         """Run the solver."""

@@ -193,7 +193,7 @@ class BaseSupervisedStack(BaseStack):
             rows = Rows(data, train, weight)
             data = self._prepare(rows, family, Columns.of(rows), rng, self.warm_start)
             trainer = self._trainer(data, train, weight, rng)
-            with self._threads(trainer):
+            with self._crew(trainer):
                 monitor = self._teach(trainer, valid, labels, weight)
             self._warn(monitor)
         return self
