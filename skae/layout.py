@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Layout", "Part", "Slot", "runs", "share"]
+__all__ = ["Array", "Layout", "Part", "Slot", "pieces", "runs", "share"]
 
 Array = NDArray[Any]
 
@@ -45,11 +45,10 @@ class Slot:
         """The same place, read as the transposed matrix."""
         return replace(self, transposed=not self.transposed)
 
-    def share(self, part: Part) -> Slot:
+    def rows(self, place: slice) -> Slot:
         """Return the place of some of its rows, as they are stored."""
-        rows = share(self.shape[0], part)
-        start = self.start + rows.start * math.prod(self.shape[1:])
-        return Slot(start, (rows.stop - rows.start, *self.shape[1:]))
+        start = self.start + place.start * math.prod(self.shape[1:])
+        return Slot(start, (place.stop - place.start, *self.shape[1:]))
 
     def of(self, flat: Array) -> Array:
         """Return the view of `flat` at this place; writing to it writes to `flat`."""
@@ -80,6 +79,24 @@ def share(size: int, part: Part) -> slice:
     """Return the i-th of n nearly equal shares of ``range(size)``."""
     i, n = part
     return slice(size * i // n, size * (i + 1) // n)
+
+
+def pieces(slots: Iterable[Slot], part: Part) -> dict[int, slice]:
+    """Share out the entries of slots, in their order, without cutting a row.
+
+    Returns
+    -------
+    rows : dict of int to slice
+        Which rows of each slot, as they are stored, belong to the share. Keys are the
+        places where slots start.
+    """
+    sizes = {slot.start: (slot.shape[0], slot.size) for slot in slots if slot.size}
+    cut, offset, found = share(sum(size for _, size in sizes.values()), part), 0, {}
+    for start, (n_rows, size) in sorted(sizes.items()):
+        ends = [-(-(end - offset) * n_rows // size) for end in (cut.start, cut.stop)]
+        found[start] = slice(*(min(max(end, 0), n_rows) for end in ends))
+        offset += size
+    return found
 
 
 def runs(slots: Iterable[Slot]) -> list[slice]:

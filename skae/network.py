@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from skae.activations import ACTIVATIONS, Activation
-from skae.layout import Array, Layout, Part, Slot, share
+from skae.layout import Array, Layout, Slot
 
 __all__ = [
     "Chain",
@@ -34,6 +34,9 @@ __all__ = [
 #: Rows of a weight whose gradient is formed at once: few enough to be added while the
 #: product is still in the cache, enough to keep the product itself efficient.
 BLOCK = 256
+
+#: Where products with a transposed weight are found the other way round.
+FEW_ROWS, MANY_WEIGHTS = 100, 2**15
 
 #: Layers at inference are a multiple of this wide.
 WIDTH = 8
@@ -131,7 +134,7 @@ class Chain:
             self.layers[k].function.chain(a, d, tape.scratch[k])
             below = tape.deltas[k - 1] if k else d_x
             if below is not None:
-                np.matmul(d, views[k][0].T, out=below)
+                times_transposed(d, views[k][0], below)
 
     def gradients(
         self,
@@ -139,28 +142,27 @@ class Chain:
         x: Array,
         tape: Tape,
         product: Array,
-        part: Part = (0, 1),
+        rows: dict[int, slice],
         fresh: bool = False,
     ) -> None:
         """Add ``dL/dW`` and ``dL/db`` to `grads`; `x` is the chain's input.
 
         Because it adds, weights that two layers share need no special care. If `fresh`,
         what was there before does not count; tied weights are added all the same.
-        `product` is scratch for one block. The shares of two parts are different rows
-        of the stored weights.
+        `product` is scratch for one block. Only the `rows` of each stored weight and
+        bias are written, as `layout.pieces` names them.
         """
         ones = np.ones(len(x), x.dtype)
         for k, layer in enumerate(self.layers):
             (d_weight, d_bias), d = grads[k], tape.deltas[k]
+            mine, columns = rows[layer.weight.start], rows[layer.bias.start]
             # The stored matrix is W or, in a tied layer, its transpose.
             if layer.weight.transposed:
-                add_product(d, x, d_weight.T, product, part)
+                add_product(d, x, d_weight.T, product, mine)
             elif fresh:
-                rows = share(len(d_weight), part)
-                np.matmul(x[:, rows].T, d, out=d_weight[rows])
+                np.matmul(x[:, mine].T, d, out=d_weight[mine])
             else:
-                add_product(x, d, d_weight, product, part)
-            columns = share(len(d_bias), part)
+                add_product(x, d, d_weight, product, mine)
             if fresh:
                 np.matmul(ones, d[:, columns], out=d_bias[columns])
             else:
@@ -168,11 +170,18 @@ class Chain:
             x = tape.outputs[k]
 
 
+def times_transposed(d: Array, weight: Array, out: Array) -> None:
+    """Write ``d W^T``; of few rows as the transpose of ``W d^T``, which is faster."""
+    if len(d) <= FEW_ROWS and weight.size >= MANY_WEIGHTS:
+        np.copyto(out.T, np.matmul(weight, d.T))
+    else:
+        np.matmul(d, weight.T, out=out)
+
+
 def add_product(
-    left: Array, right: Array, target: Array, product: Array, part: Part
+    left: Array, right: Array, target: Array, product: Array, rows: slice
 ) -> None:
-    """Add ``left^T right`` to one share of the rows of `target`, block by block."""
-    rows = share(len(target), part)
+    """Add ``left^T right`` to some rows of `target`, block by block."""
     for start in range(rows.start, rows.stop, BLOCK):
         block = target[start : min(start + BLOCK, rows.stop)]
         out = product[: block.size].reshape(block.shape)

@@ -33,7 +33,7 @@ import numpy as np
 from skae.bottlenecks import Bottleneck
 from skae.corruptions import Bounds, Corruption
 from skae.distributions import Distribution
-from skae.layout import Array, Part, Slot, runs, share
+from skae.layout import Array, Part, Slot, pieces, runs, share
 from skae.network import Chain, Dense, Tape, Views
 
 __all__ = ["Batch", "Loss", "Objective", "Parameters"]
@@ -221,19 +221,33 @@ class Objective:
         damaged = self.corruption_level > 0
         return self.bottleneck.rows_meet or (damaged and self.corruption.rows_meet)
 
+    @property
+    def n_slopes(self) -> int:
+        """Number of shared parameters that have a gradient."""
+        return self.shared.size if self.learns_shared else 0
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Everything that has a gradient."""
+        slots = [slot for layer in self.trained for slot in (layer.weight, layer.bias)]
+        if self.n_slopes:
+            slots.append(self.shared)
+        learned = self.bottleneck.n_learned * self.n_components
+        return [*slots, Slot(self.own.start, (learned,))]
+
+    def rows(self, part: Part = (0, 1)) -> dict[int, slice]:
+        """Return the rows of everything that has a gradient, or a share of them."""
+        return pieces(self.slots, part)
+
     def weights(self, part: Part = (0, 1)) -> list[slice]:
         """Return where the weights are that are trained, or a share of them."""
-        return runs(layer.weight.share(part) for layer in self.trained)
+        rows, weights = self.rows(part), [layer.weight for layer in self.trained]
+        return runs(slot.rows(rows[slot.start]) for slot in weights)
 
     def places(self, part: Part = (0, 1)) -> list[slice]:
         """Return where everything is that has a gradient, or a share of it."""
-        slots = [slot for layer in self.trained for slot in (layer.weight, layer.bias)]
-        if self.learns_shared:
-            slots.append(self.shared)
-        k = self.n_components
-        for start in range(0, self.bottleneck.n_learned * k, k):
-            slots.append(Slot(self.own.start + start, (k,)))
-        return runs(slot.share(part) for slot in slots)
+        rows, slots = self.rows(part), [slot for slot in self.slots if slot.size]
+        return runs(slot.rows(rows[slot.start]) for slot in slots)
 
     def of(self, flat: Array, part: Part = (0, 1)) -> Parameters:
         """Return `flat` seen as parameters; of the list of weights, maybe a share."""
@@ -248,7 +262,6 @@ class Objective:
     def batch(self, n_rows: int, dtype: np.dtype[Any]) -> Batch:
         """Allocate the memory for batches of up to `n_rows` rows."""
         n_samples, k = self.bottleneck.n_samples, self.n_components
-        n_shared = self.shared.size if self.learns_shared else 0
         x = np.empty((n_rows, self.n_features), dtype)
         target = (
             x if self.n_targets is None else np.empty((n_rows, self.n_targets), dtype)
@@ -270,7 +283,7 @@ class Objective:
             d_code=d_code,
             encoder=encoder,
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
-            d_shared=np.empty((n_rows, n_samples, n_shared), dtype),
+            d_shared=np.empty((n_rows, n_samples, self.n_slopes), dtype),
             d_own=np.empty((n_rows, self.bottleneck.n_learned, k), dtype),
             misfit=of_draws[0],
             cost=of_draws[1],
@@ -317,7 +330,7 @@ class Objective:
         """Find every loss and every delta; rows do not meet, so any rows will do."""
         eta = self.decode(params, own, batch)
         d_eta = batch.decoder.deltas[-1].reshape(eta.shape)
-        d_shared = batch.d_shared if self.learns_shared else None
+        d_shared = batch.d_shared if self.n_slopes else None
         target = batch.target[:, None]
         self.distribution.misfit(
             target, eta, params.shared, batch.misfit, d_eta, d_shared
@@ -371,27 +384,29 @@ class Objective:
         batch: Batch,
         grads: Parameters,
         product: Array,
-        part: Part = (0, 1),
+        rows: dict[int, slice] | None = None,
         fresh: bool = False,
     ) -> None:
         """Add the gradient, given all deltas; shares of it are independent.
 
-        If `fresh`, what was there before does not count.
+        `rows` are what `rows` returns for a share. If `fresh`, what was there before
+        does not count.
         """
+        rows = self.rows() if rows is None else rows
         z, x = batch.code.reshape(-1, self.n_components), batch.x_in
-        how = product, part, fresh
+        how = product, rows, fresh
         if not self.is_frozen:
             self.encoder.gradients(grads.encoder, x, batch.encoder, *how)
         self.decoder.gradients(grads.decoder, z, batch.decoder, *how)
-        if self.learns_shared:
-            place = share(self.shared.size, part)
+        if self.n_slopes:
+            place = rows[self.shared.start]
             d_shared = batch.d_shared.reshape(batch.share.size, -1)[:, place]
             slope = batch.share.ravel() @ d_shared
             grads.shared[place] = slope if fresh else grads.shared[place] + slope
         if self.bottleneck.n_learned:
-            place = share(self.n_components, part)
-            learned = grads.own[: self.bottleneck.n_learned, place]
-            slope = batch.d_own[:, :, place].sum(axis=0)
+            place = rows[self.own.start]
+            slope = batch.d_own.reshape(len(batch.x), -1)[:, place].sum(axis=0)
+            learned = grads.own.reshape(-1)[place]
             learned[...] = slope if fresh else learned + slope
 
     def decay(self, params: Parameters, grads: Parameters, product: Array) -> float:

@@ -12,11 +12,14 @@ from typing import Any
 from skae.corruptions import Bounds
 from skae.crew import Phase
 from skae.layout import Array, Part, share
-from skae.objective import Batch, Objective
+from skae.objective import Batch, Loss, Objective
 from skae.optimizers import Moments, Optimizer
 from skae.rows import Rows
 
 __all__ = ["Share", "each"]
+
+#: The loss of no rows.
+NOTHING = Loss(0.0, 0.0, 0.0)
 
 
 class Share:
@@ -41,6 +44,8 @@ class Share:
     ----------
     batch : Batch
         The member's rows of the batch.
+    loss : Loss
+        What the member's rows add to the batch's loss.
     penalty : float
         The penalty on the member's weights.
     """
@@ -59,10 +64,9 @@ class Share:
         self.rows, self.whole = rows.share(self.place), whole
         self.batch = whole.rows(self.place.start, self.place.stop)
         self.params, self.grads = objective.of(theta, part), objective.of(grad, part)
-        self.places = objective.places(part)
+        self.places, self.mine = objective.places(part), objective.rows(part)
         self.product = objective.product(theta.dtype)
-        self.shared = share(objective.shared.size, part)
-        self.penalty = 0.0
+        self.loss, self.penalty = NOTHING, 0.0
 
     # --- rows of the batch ----------------------------------------------------------
 
@@ -90,19 +94,21 @@ class Share:
         """Find losses and deltas."""
         if len(self.batch.x):
             self.objective.decode_phase(self.params, own, self.batch)
+            self.loss = self.objective.loss(self.batch)
 
     # --- rows of the weights --------------------------------------------------------
 
     def weigh(self, fresh: bool) -> None:
         """Form the gradient, or add to it."""
-        how = self.product, self.part, fresh
+        how = self.product, self.mine, fresh
         self.objective.weight_phase(self.whole, self.grads, *how)
 
     def penalize(self, fixed: Array) -> None:
         """Add the penalty on weights; fixed shared parameters have no slope."""
         self.penalty = self.objective.decay(self.params, self.grads, self.product)
-        if self.objective.learns_shared:
-            self.grads.shared[self.shared][fixed[self.shared]] = 0.0
+        if self.objective.n_slopes:
+            mine = self.mine[self.objective.shared.start]
+            self.grads.shared[mine][fixed[mine]] = 0.0
 
     def constrain(self) -> None:
         """Take out of the gradient what would change the length of directions."""

@@ -214,12 +214,12 @@ class Trainer:
         moments.n_steps += 1
         phases = self.deltas(team, index, total)
         hired().run(*phases, *self.moving(team, optimizer, moments, rate))
-        batch, penalty = team[0].whole, sum(share.penalty for share in team)
-        loss = self.checked(objective.loss(batch), penalty)
+        loss = self.checked(total_loss(team), sum(share.penalty for share in team))
         if objective.bottleneck.n_own:
             before = self.params.own
-            before[...] = objective.bottleneck.remember(before, self.own, batch.code)
-        if objective.learns_shared:
+            codes = team[0].whole.code
+            before[...] = objective.bottleneck.remember(before, self.own, codes)
+        if objective.n_slopes:
             np.clip(self.params.shared, *self.limits, out=self.params.shared)
         return loss
 
@@ -263,7 +263,7 @@ class Trainer:
         decode = each(team, lambda share: share.decode(own))
         weigh = each(team, lambda share: share.weigh(fresh=False))
         hired().run(*self.encoding(team, index, total), [decode], [weigh])
-        return self.objective.loss(team[0].whole)
+        return total_loss(team)
 
     def parts(self) -> Iterator[Array]:
         """Yield the rows of one batch after the other, in their order."""
@@ -284,6 +284,11 @@ class Trainer:
         for end, limit in zip((low, high), self.limits, strict=True):
             self.objective.shared.of(end)[...] = limit
         return optimize.Bounds(low, high)
+
+
+def total_loss(team: list[Share]) -> Loss:
+    """Return the loss of a batch, given those of the members' rows."""
+    return Loss(*map(sum, zip(*(share.loss for share in team), strict=True)))
 
 
 @dataclass

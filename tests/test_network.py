@@ -3,7 +3,7 @@ import pytest
 from numerical import check_gradient
 
 from skae.activations import ACTIVATIONS
-from skae.layout import Layout
+from skae.layout import Layout, pieces
 from skae.network import (
     BLOCK,
     Chain,
@@ -62,11 +62,14 @@ class Net:
         grad = np.zeros_like(theta) if grad is None else grad
         down, up = self.tapes
         for part in parts:
-            self.up.gradients(
-                self.up.of(grad), down.outputs[-1], up, self.product, part
-            )
-            self.down.gradients(self.down.of(grad), self.x, down, self.product, part)
+            how = self.product, self.rows(part)
+            self.up.gradients(self.up.of(grad), down.outputs[-1], up, *how)
+            self.down.gradients(self.down.of(grad), self.x, down, *how)
         return grad
+
+    def rows(self, part=(0, 1)):
+        layers = self.down.layers + self.up.layers
+        return pieces([s for layer in layers for s in (layer.weight, layer.bias)], part)
 
 
 @ALL
@@ -120,8 +123,9 @@ def test_row_phase_splits():
         net.deltas(net.theta)
     down, up = full_tapes
     grad = np.zeros_like(whole)
-    net.up.gradients(net.up.of(grad), down.outputs[-1], up, net.product)
-    net.down.gradients(net.down.of(grad), full_x, down, net.product)
+    how = net.product, net.rows()
+    net.up.gradients(net.up.of(grad), down.outputs[-1], up, *how)
+    net.down.gradients(net.down.of(grad), full_x, down, *how)
     np.testing.assert_allclose(grad, whole, rtol=1e-12)
 
 

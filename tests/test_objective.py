@@ -276,7 +276,10 @@ def test_row_phases_split_over_rows(distribution, bottleneck):
         case.objective.decode_phase(params, own, part)
     for part in ((0, 2), (1, 2)):
         case.objective.weight_phase(
-            case.batch, case.objective.of(split), case.product, part
+            case.batch,
+            case.objective.of(split),
+            case.product,
+            case.objective.rows(part),
         )
     case.objective.decay(params, case.objective.of(split), case.product)
     np.testing.assert_allclose(case.batch.loss, loss, rtol=1e-12)
@@ -294,7 +297,8 @@ def test_phases_run_in_threads(bottleneck):
     def weights(i):
         product = case.objective.product(grad.dtype)
         grads = case.objective.of(split)
-        case.objective.weight_phase(case.batch, grads, product, (i, 3))
+        rows = case.objective.rows((i, 3))
+        case.objective.weight_phase(case.batch, grads, product, rows)
 
     with ThreadPoolExecutor(3) as executor:
         encode = partial(case.objective.encode_phase, params)

@@ -594,7 +594,8 @@ def test_phases_of_a_task_split_over_rows(frozen, head):
         case.objective.decode_phase(params, own, part)
     grads = case.objective.of(split)
     for part in ((0, 2), (1, 2)):
-        case.objective.weight_phase(case.batch, grads, case.product, part)
+        rows = case.objective.rows(part)
+        case.objective.weight_phase(case.batch, grads, case.product, rows)
     case.objective.decay(params, grads, case.product)
     np.testing.assert_allclose(case.batch.loss, loss, rtol=1e-12)
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
