@@ -8,7 +8,7 @@ computes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -23,7 +23,7 @@ __all__ = ["Crew", "Phase", "Work", "alone", "crew", "hired"]
 Work = Callable[[Part], None]
 
 #: Works that a member does one after the other, whatever the others do.
-Phase = Sequence[Work]
+Phase = list[Work]
 
 
 class Crew:

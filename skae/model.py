@@ -6,7 +6,7 @@ not depend, to the last bit, on the rows that come with it (see `network.Padded`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,18 +15,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from skae._validation import one_blas_thread
 from skae.bottlenecks import Bottleneck, divergence, posterior
 from skae.composite import as_distribution
 from skae.corruptions import Corruption, NoCorruption
+from skae.crew import Crew, crew, hired
 from skae.distributions import Distribution
 from skae.draws import normal_draws
-from skae.layout import Array, Layout
+from skae.layout import Array, Layout, Part, share
 from skae.network import Padded, encoder_decoder, initialize
 from skae.objective import Objective
 from skae.rows import Columns, Rows, rows_in_block
 
-__all__ = ["Model", "Plan"]
+__all__ = ["SMALL", "Model", "Plan"]
+
+#: Networks no wider than this are left to one thread: threads that wait for each other
+#: cost more than they bring, a hundred times more on a busy machine.
+SMALL = 256
+
+#: Products of two numbers that are worth a thread of their own.
+FEWEST_PRODUCTS = 2**27
 
 #: Rows in a block: enough for an efficient product, few enough for the cache.
 BLOCK = 128
@@ -267,6 +274,32 @@ class Model:
         shift = 0.5 * np.log1p(keep * (ratio[found] - 1.0))
         self.shared[self.scale_places[found]] += shift
 
+    # --- sharing the work ---------------------------------------------------------
+
+    def crew(self, n_rows: int) -> AbstractContextManager[Crew]:
+        """Hire who computes rows.
+
+        Products are held to one thread whoever comes, unless they are so small that
+        they are the same in any number of threads: a last bit could decide whether a
+        unit fires.
+        """
+        if max(*self.plan.down, *self.plan.up) <= SMALL:
+            return nullcontext(hired())
+        return crew(max(1, n_rows * self.size // FEWEST_PRODUCTS))
+
+    def together(self, n_rows: int, work: Callable[[slice], Any]) -> list[Any]:
+        """Do some work for all rows, in whole blocks; return what the shares return."""
+        size, results = self.n_rows_at_once(), {}
+
+        def do(part: Part) -> None:
+            blocks = share(-(-n_rows // size), part)
+            here = slice(blocks.start * size, min(blocks.stop * size, n_rows))
+            results[part[0]] = work(here)
+
+        with np.errstate(all="ignore"), self.crew(n_rows) as members:
+            members.run([do])
+        return [results[i] for i in range(len(results))]
+
     # --- codes and reconstructions -----------------------------------------------
 
     def n_rows_at_once(self) -> int:
@@ -300,16 +333,7 @@ class Model:
             x, inputs, weight = buffer[0][:n], buffer[1][:n], weights[:n]
             rows.load(rows.index[place], x, weight, average)
             self.family.inputs(x, inputs)
-            with self.steady():
-                h = encode(inputs)
-            yield place, x, weight, h
-
-    def steady(self) -> AbstractContextManager[None]:
-        """Keep products from changing with the number of threads, where that matters.
-
-        A last bit could decide whether a unit fires.
-        """
-        return one_blas_thread() if self.bottleneck.selects else nullcontext()
+            yield place, x, weight, encode(inputs)
 
     def codes(self, rows: Rows) -> Iterator[tuple[slice, Array, Array]]:
         """Yield blocks of rows: their place, weights and codes."""
@@ -321,16 +345,19 @@ class Model:
         """Return the code of each row, or its first units."""
         rows, n = self.rows(X), n_components or self.plan.n_components
         out = np.empty((len(rows), n), X.dtype)
-        with np.errstate(all="ignore"):
-            for place, _, code in self.codes(rows):
-                out[place] = code[:, :n]
+
+        def encode(here: slice) -> None:
+            for place, _, code in self.codes(rows.cut(here)):
+                out[here][place] = code[:, :n]
+
+        self.together(len(rows), encode)
         return out
 
     def encode_sparse(self, X: Any, n_components: int) -> sparse.csr_matrix:
         """Return the first units of each row's code; zeros take no memory."""
         data, columns = [np.empty(0, X.dtype)], [np.empty(0, np.int32)]
         counts = np.zeros(X.shape[0] + 1, np.intp)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), self.crew(X.shape[0]):
             for place, _, code in self.codes(self.rows(X)):
                 kept = np.ascontiguousarray(code[:, :n_components])
                 fires = kept != 0
@@ -355,13 +382,13 @@ class Model:
 
     def settled_own(self, rows: Rows) -> Array:
         """Return the units' numbers as these rows see them together."""
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), self.crew(len(rows)):
             return self.bottleneck.settle(partial(self.outputs, rows), self.own)
 
     def firing(self, rows: Rows) -> tuple[Array, Array]:
         """Return how often each unit fires, by weight, and in how many rows."""
         often, count = np.zeros((2, self.plan.n_components))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), self.crew(len(rows)):
             for _, weight, code in self.codes(rows):
                 fires = self.bottleneck.firing(code)
                 often += weight @ fires
@@ -391,10 +418,13 @@ class Model:
         """Return the mean and the standard deviation of each row's code."""
         rows = self.rows(X)
         out = np.empty((2, len(rows), self.plan.n_components), X.dtype)
-        with np.errstate(all="ignore"):
-            for place, _, _, h in self.encoded(rows):
+
+        def find(here: slice) -> None:
+            for place, _, _, h in self.encoded(rows.cut(here)):
                 mu, log_variance = posterior(h)
-                out[:, place] = mu, np.exp(0.5 * log_variance)
+                out[:, here][:, place] = mu, np.exp(0.5 * log_variance)
+
+        self.together(len(rows), find)
         return out[0], out[1]
 
     def activity(self, rows: Rows) -> tuple[Array, Array]:
@@ -418,10 +448,13 @@ class Model:
         """Return the mean of p(x | code) for each code, in the units of X."""
         shared = self.shared.astype(z.dtype)
         out = np.empty((z.shape[0], self.plan.n_features), z.dtype)
-        with np.errstate(all="ignore"):
-            for place, eta in self.decoded(z):
-                out[place] = self.family.mean(eta, shared)
-            self.rows(out).restore(out)
+
+        def decode(here: slice) -> None:
+            for place, eta in self.decoded(z[here]):
+                out[here][place] = self.family.mean(eta, shared)
+            self.rows(out).restore(out[here])
+
+        self.together(z.shape[0], decode)
         return out
 
     def sample(self, z: Array, rng: np.random.Generator) -> Array:
@@ -440,34 +473,45 @@ class Model:
         """Return what a log-density loses in each column by the change of units."""
         return np.log(self.unit).astype(dtype)
 
-    def log_prob_given_code(self, X: Any) -> Iterator[tuple[slice, Array]]:
-        """Yield ``log p(x | own code)`` of every entry, in nats and the units of X.
+    def log_prob_given_code(self, X: Any, by_feature: bool = False) -> Array:
+        """Return ``log p(x | own code)`` of rows, or entries, in the units of X.
 
         It is minus infinity where a residual is too large to be squared.
         """
-        shared, log_unit = self.shared.astype(X.dtype), self.log_unit(X.dtype)
-        with np.errstate(all="ignore"):
-            for block in self.scored(self.rows(X), self.code_alone()):
+        rows, shared = self.rows(X), self.shared.astype(X.dtype)
+        log_unit, draws = self.log_unit(X.dtype), self.code_alone()
+        found = np.empty(X.shape if by_feature else X.shape[:1], X.dtype)
+
+        def score(here: slice) -> None:
+            for block in self.scored(rows.cut(here), draws):
                 out = np.empty_like(block.x)
                 self.family.nll(block.x, block.eta[:, 0], shared, out)
-                log_likelihood = -out - log_unit
-                log_likelihood[np.isnan(log_likelihood)] = -np.inf
-                yield block.place, log_likelihood
+                np.negative(out, out=out)
+                out -= log_unit
+                out[np.isnan(out)] = -np.inf
+                sums = out if by_feature else out.sum(axis=1, dtype=np.float64)
+                found[here][block.place] = sums
+
+        self.together(len(rows), score)
+        return found
 
     def reconstruction_error(self, X: Any) -> Array:
         """Return each row's loss or, in columns with a likelihood, squared error."""
-        shared, d = self.shared.astype(X.dtype), self.plan.n_features
-        parts, error = self.family.parts(d), np.empty(X.shape[0], X.dtype)
+        rows, shared, d = self.rows(X), self.shared.astype(X.dtype), X.shape[1]
+        draws, error = self.code_alone(), np.empty(X.shape[0], X.dtype)
         losses = np.zeros(d, dtype=bool)
-        for member, columns in parts:
+        for member, columns in self.family.parts(d):
             losses[columns] = not member.is_likelihood
-        with np.errstate(all="ignore"):
-            for block in self.scored(self.rows(X), self.code_alone()):
+
+        def measure(here: slice) -> None:
+            for block in self.scored(rows.cut(here), draws):
                 out, eta = np.empty_like(block.x), block.eta[:, 0]
                 self.family.nll(block.x, eta, shared, out)
                 residual = block.x - self.family.mean(eta, shared)
                 np.square(residual, out=out, where=~losses)
-                error[block.place] = out.sum(axis=1, dtype=np.float64)
+                error[here][block.place] = out.sum(axis=1, dtype=np.float64)
+
+        self.together(len(rows), measure)
         return error
 
     def code_alone(self) -> Array:
@@ -483,17 +527,19 @@ class Model:
         draws = self.code_alone()
         if self.bottleneck.is_random and n_samples > 0:
             draws = normal_draws(n_samples, self.plan.n_components)
-        loss = 0.0
-        with np.errstate(all="ignore"):
-            own = self.settled_own(rows)
-            for block in self.scored(rows, draws, own):
+        own, losses = self.settled_own(rows), np.empty(len(rows))
+
+        def measure(here: slice) -> None:
+            for block in self.scored(rows.cut(here), draws, own):
                 out = np.empty((*block.cost.shape, block.x.shape[1]), block.x.dtype)
                 self.family.nll(block.x[:, None], block.eta, self.shared, out)
                 total = out.sum(axis=2) + beta * block.cost
                 each = np.empty(len(total), total.dtype)
                 self.bottleneck.combine(total, each, np.empty_like(total))
-                loss += float(block.weight @ each)
-        return loss / len(rows)
+                losses[here][block.place] = block.weight * each
+
+        self.together(len(rows), measure)
+        return float(losses.sum()) / len(rows)
 
     def loss_of_means(self, rows: Rows, beta: float) -> float:
         """Return the loss of describing every row by the columns' statistics."""
@@ -510,12 +556,18 @@ class Model:
         found = places >= 0
         if self.bottleneck.is_random or not found.any():
             return shared
-        deviation = np.zeros(self.plan.n_features)
-        with np.errstate(all="ignore"):
-            for block in self.scored(rows, self.code_alone()):
+        draws = self.code_alone()
+
+        def measure(here: slice) -> Array:
+            deviation = np.zeros(self.plan.n_features)
+            for block in self.scored(rows.cut(here), draws):
                 out = np.empty_like(block.x)
                 self.family.deviation(block.x, block.eta[:, 0], out)
                 deviation += block.weight @ out
+            return deviation
+
+        deviation = sum(self.together(len(rows), measure))
+        with np.errstate(all="ignore"):
             scale = self.family.scale(deviation / len(rows))
             shared[places[found]] = np.log(scale[found])
         return np.clip(shared, *self.widest_limits())

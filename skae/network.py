@@ -243,7 +243,8 @@ class Padded:
     The layers are filled up with units that nothing reaches and nothing listens to,
     and the last block with rows of zeros. Products of matrices of such shapes have no
     ragged edges, at which a kernel would compute in another order: a row's result
-    does not depend, to the last bit, on the rows that come with it.
+    does not depend, to the last bit, on the rows that come with it. Weights that need
+    no filling are not copied.
 
     Parameters
     ----------
@@ -265,11 +266,14 @@ class Padded:
             n_in, n_out = map(filled_up, layer.widths)
             weight, bias = layout.slot(n_in, n_out), layout.slot(n_out)
             layers.append(Dense(weight, bias, layer.activation))
-        self.chain, flat = Chain(tuple(layers)), np.zeros(layout.size, dtype)
-        self.views = self.chain.of(flat)
-        for sources, targets in zip(chain.of(theta), self.views, strict=True):
-            for source, target in zip(sources, targets, strict=True):
-                target[tuple(map(slice, source.shape))] = source
+        self.chain = Chain(tuple(layers))
+        self.views = [
+            (
+                filled(weight, layer.weight.shape, dtype),
+                filled(bias, layer.bias.shape, dtype),
+            )
+            for layer, (weight, bias) in zip(layers, chain.of(theta), strict=True)
+        ]
         self.tape = Tape.empty(self.chain, n_rows, dtype)
         self.x = np.zeros((n_rows, layers[0].widths[0]), dtype)
         self.n_outputs = chain.layers[-1].widths[1]
@@ -280,6 +284,15 @@ class Padded:
         self.x[len(x) :] = 0.0
         out = self.chain.forward(self.views, self.x, self.tape)
         return out[: len(x), : self.n_outputs]
+
+
+def filled(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array with zeros added up to a shape; itself if there are none."""
+    if array.shape == shape and array.dtype == dtype and array.flags.c_contiguous:
+        return array
+    wider = np.zeros(shape, dtype)
+    wider[tuple(map(slice, array.shape))] = array
+    return wider
 
 
 def filled_up(width: int) -> int:

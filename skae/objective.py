@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skae.blas import add_scaled
 from skae.bottlenecks import Bottleneck
 from skae.corruptions import Bounds, Corruption
 from skae.distributions import Distribution
@@ -139,7 +140,7 @@ class Batch:
         A short last batch is the first rows of a batch; a thread's share is any rows.
         """
         n_samples = self.code.shape[1]
-        cut = {
+        cut: dict[str, Any] = {
             name: value[start:stop]
             for name, value in vars(self).items()
             if isinstance(value, np.ndarray)
@@ -409,16 +410,13 @@ class Objective:
             learned = grads.own.reshape(-1)[place]
             learned[...] = slope if fresh else learned + slope
 
-    def decay(self, params: Parameters, grads: Parameters, product: Array) -> float:
+    def decay(self, params: Parameters, grads: Parameters) -> float:
         """Add the gradient of the penalty on weights; return its value."""
         if self.alpha == 0:
             return 0.0
         square = 0.0
         for weights, slope in zip(params.weights, grads.weights, strict=True):
-            for start in range(0, weights.size, product.size):
-                some = weights[start : start + product.size]
-                scaled = np.multiply(some, self.alpha, out=product[: some.size])
-                slope[start : start + some.size] += scaled
+            add_scaled(slope, self.alpha, weights)
             square += float(weights @ weights)
         return 0.5 * self.alpha * square
 

@@ -11,11 +11,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
 
 from skae._validation import FRACTION, NON_NEGATIVE, POSITIVE
+from skae.blas import add_scaled
 from skae.component import Component
 from skae.layout import Array
 
@@ -31,6 +33,10 @@ __all__ = [
     "Optimizer",
     "RMSprop",
 ]
+
+
+#: A sum's unit grows no further than this, and for no more steps.
+LARGEST_UNIT, MOST_STEPS = 1e4, 64
 
 
 @dataclass
@@ -51,6 +57,28 @@ class Moments:
     def at(self, place: slice) -> Moments:
         """Return a view of what concerns some of the parameters."""
         return Moments(self.arrays[:, place], self.n_steps)
+
+
+def add_fading(total: Array, value: Array, keep: float, t: int) -> float:
+    """Count what a sum holds `keep` times, and add a value; return the sum's unit.
+
+    Instead of the sum, its unit changes from step `t` to step: that saves a pass over
+    memory. Every so many steps the unit is made one again.
+    """
+    n_steps = longest(keep)
+    if t % n_steps == 0:
+        total *= keep**n_steps
+    unit = float(keep ** -(t % n_steps))
+    add_scaled(total, unit, value)
+    return unit
+
+
+@cache
+def longest(keep: float) -> int:
+    """Return for how many steps a sum's unit may change."""
+    if keep == 0:
+        return 1
+    return max(1, min(MOST_STEPS, int(-math.log(LARGEST_UNIT) / math.log(keep))))
 
 
 class Optimizer(Component, ABC):
@@ -125,17 +153,15 @@ class SGD(Optimizer):
         self.nesterovs_momentum = nesterovs_momentum
 
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
-        grad *= rate
-        if self.momentum == 0:
-            theta -= grad
-            return
         velocity = moments.arrays[0]
+        if self.momentum == 0:
+            add_scaled(theta, -rate, grad)
+            return
         velocity *= self.momentum
-        velocity -= grad
+        add_scaled(velocity, -rate, grad)
         if self.nesterovs_momentum:
-            theta -= grad
-            np.multiply(velocity, self.momentum, out=grad)
-            theta += grad
+            add_scaled(theta, -rate, grad)
+            add_scaled(theta, self.momentum, velocity)
         else:
             theta += velocity
 
@@ -160,9 +186,8 @@ class RMSprop(Optimizer):
         square = moments.arrays[0]
         square *= self.rho
         square += (1 - self.rho) * grad * grad
-        grad *= rate
         grad /= np.sqrt(square) + self.epsilon
-        theta -= grad
+        add_scaled(theta, -rate, grad)
 
 
 class Adagrad(Optimizer):
@@ -183,9 +208,8 @@ class Adagrad(Optimizer):
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
         square = moments.arrays[0]
         square += grad * grad
-        grad *= rate
         grad /= np.sqrt(square) + self.epsilon
-        theta -= grad
+        add_scaled(theta, -rate, grad)
 
 
 class Adadelta(Optimizer):
@@ -213,8 +237,7 @@ class Adadelta(Optimizer):
         grad *= np.sqrt((moved + self.epsilon) / (square + self.epsilon))
         moved *= self.rho
         moved += (1 - self.rho) * grad * grad
-        grad *= rate
-        theta -= grad
+        add_scaled(theta, -rate, grad)
 
 
 class Adam(Optimizer):
@@ -243,21 +266,19 @@ class Adam(Optimizer):
         self.epsilon = epsilon
 
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
-        # The moments are kept without their factors 1 - beta: M = m / (1 - beta_1) and
-        # V = v / (1 - beta_2). All scalars then fold into two, and two passes go:
-        #     theta -= rate' M / (sqrt(V) + epsilon'),   root = sqrt(v-hat / V) ** -1
-        mean, square = moments.arrays
-        root = math.sqrt((1 - self.beta_2**moments.n_steps) / (1 - self.beta_2))
-        mean *= self.beta_1
-        mean += grad
+        # With m = (1 - beta_1) M / u and v = (1 - beta_2) V / w, where `u` and `w` are
+        # the units of the sums M and V, all scalars fold into two:
+        #     theta -= rate' M / (sqrt(V) + epsilon'),   root = sqrt(V / v-hat)
+        (mean, square), t = moments.arrays, moments.n_steps
+        u = add_fading(mean, grad, self.beta_1, t)
         np.square(grad, out=grad)
-        square *= self.beta_2
-        square += grad
+        w = add_fading(square, grad, self.beta_2, t)
+        root = math.sqrt(w * (1 - self.beta_2**t) / (1 - self.beta_2))
         np.sqrt(square, out=grad)
         grad += self.epsilon * root
         np.divide(mean, grad, out=grad)
-        grad *= rate * root * (1 - self.beta_1) / (1 - self.beta_1**moments.n_steps)
-        theta -= grad
+        rate *= root * (1 - self.beta_1) / (1 - self.beta_1**t) / u
+        add_scaled(theta, -rate, grad)
 
 
 class AdamW(Optimizer):

@@ -8,6 +8,7 @@ size of X is ever allocated.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,16 +225,21 @@ class Rows:
     ) -> None:
         self.X, self.weight = X, weight
         self.index = np.arange(X.shape[0]) if index is None else index
+        #: The weight of a row, on average.
+        self.mean_weight = 1.0
+        if weight is not None:
+            self.mean_weight = float(weight[self.index].mean())
         self.center = None if center is None else center.astype(X.dtype)
         self.unit = None if unit is None else unit.astype(X.dtype)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    @property
-    def mean_weight(self) -> float:
-        """The weight of a row, on average."""
-        return 1.0 if self.weight is None else float(self.weight[self.index].mean())
+    def cut(self, place: slice) -> Rows:
+        """Return some of the rows; their weights are measured as before."""
+        some = copy(self)
+        some.index = self.index[place]
+        return some
 
     def share(self, place: slice) -> Rows:
         """Return what loads this place in a batch, whatever others do meanwhile."""

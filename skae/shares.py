@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skae.corruptions import Bounds
-from skae.crew import Phase
+from skae.crew import Work
 from skae.layout import Array, Part, share
 from skae.objective import Batch, Loss, Objective
 from skae.optimizers import Moments, Optimizer
@@ -105,7 +105,7 @@ class Share:
 
     def penalize(self, fixed: Array) -> None:
         """Add the penalty on weights; fixed shared parameters have no slope."""
-        self.penalty = self.objective.decay(self.params, self.grads, self.product)
+        self.penalty = self.objective.decay(self.params, self.grads)
         if self.objective.n_slopes:
             mine = self.mine[self.objective.shared.start]
             self.grads.shared[mine][fixed[mine]] = 0.0
@@ -124,6 +124,6 @@ class Share:
         self.objective.restore(self.params, self.part)
 
 
-def each(team: list[Share], work: Callable[[Share], None]) -> Phase:
-    """Return the phase in which each member does the same work with its share."""
+def each(team: list[Share], work: Callable[[Share], None]) -> Work:
+    """Return what lets each member do the same with its share."""
     return lambda part: work(team[part[0]])

@@ -173,7 +173,7 @@ def test_log_probabilities_are_exact_for_extreme_outputs(n_classes, scale, X, y)
     ids=str,
 )
 def test_classes_can_be_anything(classes, X, y):
-    plain = make(max_iter=30, learning_rate_init=0.01)
+    plain = make(max_iter=60, learning_rate_init=0.01)
     labels = np.array(classes)[y]
     model = clone(plain).fit(X, labels)
     np.testing.assert_array_equal(model.classes_, np.unique(labels))
@@ -383,7 +383,7 @@ def test_validation_scores_are_accuracies(X, y):
 def test_ties_are_broken_by_the_held_out_loss(X, y, held_out):
     params = {"early_stopping": True, "max_iter": 30, "learning_rate_init": 0.1}
     params |= {"learning_rate": "constant", "n_iter_no_change": np.inf}
-    model = make(validation_fraction=0.05, **params).fit(X, y)
+    model = make(validation_fraction=0.08, **params).fit(X, y)
     valid, losses = held_out["valid"], np.array(model.validation_loss_curve_)
     best = np.flatnonzero(model.validation_scores_ == np.max(model.validation_scores_))
     kept = best[losses[best].argmin()]

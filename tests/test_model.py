@@ -4,6 +4,7 @@ import threadpoolctl
 from numerical import support_sample
 from scipy import sparse, special, stats
 
+from skae import crew
 from skae.bottlenecks import (
     Deterministic,
     GaussianPosterior,
@@ -14,7 +15,7 @@ from skae.distributions import DISTRIBUTIONS, SMALLEST_SCALE, HeteroscedasticGau
 from skae.draws import normal_draws
 from skae.model import BLOCK, Block, Model, Plan
 from skae.network import Tape
-from skae.penalties import L1, KLDivergence, TopK
+from skae.penalties import KLDivergence, TopK
 from skae.rows import Columns, Rows
 
 N_FEATURES = 5
@@ -94,14 +95,57 @@ def test_sparse_codes_are_the_dense_ones(X):
     assert model.encode_sparse(X[:0], 2).shape == (0, 2)
 
 
-def test_selections_do_not_depend_on_the_number_of_threads(X):
-    def threads(model):
-        with threadpoolctl.threadpool_limits(2), model.steady():
-            found = threadpoolctl.threadpool_info()
-        return {pool["num_threads"] for pool in found if pool["user_api"] == "blas"}
+def wide(n_rows):
+    """Return a model that a crew computes, and rows of data."""
+    X = np.random.default_rng(0).standard_normal((n_rows, 300), dtype=np.float32)
+    plan = Plan(
+        [300, 260], [260, 300], [["relu"], ["identity"]], False, "gaussian", True
+    )
+    columns, rng = Columns.of(Rows(X)), np.random.default_rng(1)
+    return Model.start(plan, SparseCode(TopK(9)), columns, X.dtype, rng), X
 
-    assert threads(thin(X)) == {1}
-    assert threads(thin(X, L1())) == {2}
+
+def test_rows_do_not_depend_on_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr("skae.model.FEWEST_PRODUCTS", 1)
+    model, X = wide(1000)
+    with threadpoolctl.threadpool_limits(1):
+        codes, scores = model.encode(X), model.log_prob_given_code(X)
+        loss, rows = model.mean_loss(model.rows(X), 1.0), model.decode(codes)
+    with threadpoolctl.threadpool_limits(3), crew.crew(3):
+        np.testing.assert_array_equal(model.encode(X), codes)
+        np.testing.assert_array_equal(model.encode(X[500:501]), codes[500:501])
+        np.testing.assert_array_equal(model.log_prob_given_code(X), scores)
+        np.testing.assert_array_equal(model.decode(codes), rows)
+        assert model.mean_loss(model.rows(X), 1.0) == loss
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 128, 129, 1000])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_crew_shares_whole_blocks(size, n_rows):
+    members = crew.Crew(size)
+    token = crew._hired.set(members)
+    try:
+        model, _ = wide(1)
+        found = model.together(n_rows, lambda here: (here.start, here.stop))
+    finally:
+        crew._hired.reset(token)
+        members.dismiss()
+    ends = [stop for _, stop in found]
+    assert [start for start, _ in found] == [0, *ends[:-1]]
+    assert ends[-1] == n_rows
+    assert all(stop % 128 == 0 or stop == n_rows for stop in ends)
+
+
+def test_products_of_wide_networks_are_held_to_one_thread(X):
+    small, (model, X) = thin(X), wide(100)
+
+    def threads(here):
+        pools = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert model.together(len(X), threads) == [{1}]
+        assert small.together(len(X), threads) == [{2}]
 
 
 def test_units_are_counted_by_weight(X):
@@ -364,10 +408,7 @@ def test_a_code_with_two_blocks_of_outputs_is_filled_up_block_by_block(X, kind):
 
 
 def log_likelihood(model, X):
-    out = np.full(X.shape, np.nan)
-    for place, values in model.log_prob_given_code(X):
-        out[place] = values
-    return out
+    return model.log_prob_given_code(X, by_feature=True)
 
 
 # --- scales and other shared parameters -----------------------------------------------

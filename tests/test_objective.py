@@ -131,7 +131,7 @@ class Case:
         loss = self.objective.loss_and_gradient(
             params, own, self.batch, grads, self.product
         )
-        penalty = self.objective.decay(params, grads, self.product)
+        penalty = self.objective.decay(params, grads)
         return loss.total + penalty, grad
 
     def loss(self, theta):
@@ -281,7 +281,7 @@ def test_row_phases_split_over_rows(distribution, bottleneck):
             case.product,
             case.objective.rows(part),
         )
-    case.objective.decay(params, case.objective.of(split), case.product)
+    case.objective.decay(params, case.objective.of(split))
     np.testing.assert_allclose(case.batch.loss, loss, rtol=1e-12)
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
 
@@ -307,7 +307,7 @@ def test_phases_run_in_threads(bottleneck):
         decode = partial(case.objective.decode_phase, params, own)
         list(executor.map(decode, parts))
         list(executor.map(weights, range(3)))
-    penalty = case.objective.decay(params, case.objective.of(split), case.product)
+    penalty = case.objective.decay(params, case.objective.of(split))
     assert case.batch.weight @ case.batch.loss + penalty == pytest.approx(loss)
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
 

@@ -96,7 +96,7 @@ class Case:
         objective.encode_phase(params, self.batch)
         own = objective.meet(params, self.batch)
         loss = objective.loss_and_gradient(params, own, self.batch, grads, self.product)
-        return loss.total + objective.decay(params, grads, self.product), grad
+        return loss.total + objective.decay(params, grads), grad
 
     def check(self):
         """Check the gradient of what is learnt; all else has none, to the last bit."""
@@ -596,7 +596,7 @@ def test_phases_of_a_task_split_over_rows(frozen, head):
     for part in ((0, 2), (1, 2)):
         rows = case.objective.rows(part)
         case.objective.weight_phase(case.batch, grads, case.product, rows)
-    case.objective.decay(params, grads, case.product)
+    case.objective.decay(params, grads)
     np.testing.assert_allclose(case.batch.loss, loss, rtol=1e-12)
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)
 

@@ -41,7 +41,7 @@ from skae.crew import Crew, crew
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.estimators._fitted import FittedAutoencoder, new_generator
 from skae.layout import Array
-from skae.model import Model, Plan
+from skae.model import SMALL, Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
 from skae.penalties import Penalty
 from skae.rows import Columns, Rows, arrange
@@ -63,10 +63,6 @@ LOST = 2.0
 #: Up to so many rows, equal rows share their corruption, so that a row of weight two
 #: and a row given twice are the same; beyond, each row has its own.
 MOST_SHARED = 256
-
-#: Networks and batches no wider than this are trained in one thread: threads that wait
-#: for each other cost more than they bring, a hundred times more on a busy machine.
-SMALL = 256
 
 #: Rows of a batch that are worth a thread of their own.
 FEWEST_SHARED = 32

@@ -197,10 +197,7 @@ class FittedAutoencoder(
             In nats; each row sums to its entry in `score_samples`.
         """
         data = self._check_fitted_rows(X)
-        out = np.empty(data.shape, data.dtype)
-        for place, log_likelihood in self._model().log_prob_given_code(data):
-            out[place] = log_likelihood
-        return out
+        return self._model().log_prob_given_code(data, by_feature=True)
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
     def score_samples(self, X: ArrayLike) -> Array:
@@ -218,10 +215,7 @@ class FittedAutoencoder(
             better.
         """
         data = self._check_fitted_rows(X)
-        out = np.empty(data.shape[0], data.dtype)
-        for place, log_likelihood in self._model().log_prob_given_code(data):
-            out[place] = log_likelihood.sum(axis=1, dtype=np.float64)
-        return out
+        return self._model().log_prob_given_code(data)
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
     def score(

@@ -340,9 +340,11 @@ class BaseSupervisedStack(BaseStack):
         """Return the outputs of the layer on top."""
         data, model = self._check_fitted_rows(X), self._model()
         out = np.empty((data.shape[0], self.n_targets_), data.dtype)
-        with np.errstate(all="ignore"):
-            for place, _, eta in head_outputs(
-                model, self._head(model), model.rows(data)
-            ):
-                out[place] = eta
+        rows, head = model.rows(data), self._head(model)
+
+        def predict(here: slice) -> None:
+            for place, _, eta in head_outputs(model, head, rows.cut(here)):
+                out[here][place] = eta
+
+        model.together(len(rows), predict)
         return out
