@@ -153,30 +153,57 @@ LOWEST, HIGHEST = -20.0, 2.0
 
 
 def posterior(h: Array) -> tuple[Array, Array]:
-    """Return the mean and the log-variance of each component of the code."""
-    mu, raw = np.hsplit(h, 2)
+    """Return the mean and the log-variance of each component of the code.
+
+    These may be views of `h`.
+    """
+    k = h.shape[1] // 2
+    mu, raw = h[:, :k], h[:, k:]
+    if is_inside(raw):
+        return mu, raw
     inside = np.clip(raw, LOWEST, HIGHEST)
     outside = raw - inside
     return mu, inside + np.sign(outside) * np.log1p(np.abs(outside))
 
 
+def is_inside(raw: Array) -> bool:
+    """Return whether the encoder's second outputs are log-variances themselves."""
+    return bool(raw.size and raw.min() >= LOWEST and raw.max() <= HIGHEST)
+
+
 def chain_log_variance(h: Array, d: Array) -> None:
     """Turn the derivative with respect to the log-variance into one for the output."""
-    raw = np.hsplit(h, 2)[1]
-    d /= 1.0 + np.abs(raw - np.clip(raw, LOWEST, HIGHEST))
+    raw = h[:, h.shape[1] // 2 :]
+    if not is_inside(raw):
+        d /= 1.0 + np.abs(raw - np.clip(raw, LOWEST, HIGHEST))
 
 
-def reparametrize(h: Array, noise: Array, z: Array) -> None:
+def deviation(log_variance: Array) -> Array:
+    """Return the standard deviation."""
+    sigma = np.multiply(log_variance, 0.5)
+    return np.exp(sigma, out=sigma)
+
+
+def reparametrize(mu: Array, sigma: Array, noise: Array, z: Array) -> None:
     """Write ``z = mu + sigma e``."""
-    mu, log_variance = posterior(h)
-    np.multiply(np.exp(0.5 * log_variance)[:, None], noise, out=z)
+    np.multiply(sigma[:, None], noise, out=z)
     z += mu[:, None]
 
 
 def divergence(h: Array) -> Array:
     """Return ``KL(N(mu, sigma^2) || N(0, 1))`` of every component of every row."""
     mu, log_variance = posterior(h)
-    return np.asarray(0.5 * (np.square(mu) + np.exp(log_variance) - log_variance - 1.0))
+    return divergences(mu, log_variance, deviation(log_variance))
+
+
+def divergences(mu: Array, log_variance: Array, sigma: Array) -> Array:
+    """Return ``(mu^2 + sigma^2 - log sigma^2 - 1) / 2``."""
+    kl = np.square(mu)
+    kl += np.square(sigma)
+    kl -= log_variance
+    kl -= 1.0
+    kl *= 0.5
+    return kl
 
 
 @dataclass(frozen=True)
@@ -254,9 +281,13 @@ class GaussianPosterior(NormalPosterior):
         self, h: Array, noise: Array, own: Array, z: Array, cost: Array
     ) -> None:
         """Write ``z = mu + sigma e`` and the sum of the divergences."""
-        reparametrize(h, noise, z)
-        kl = np.maximum(divergence(h), self.free_bits)
-        cost[...] = kl.sum(axis=1, keepdims=True)
+        mu, log_variance = posterior(h)
+        sigma = deviation(log_variance)
+        reparametrize(mu, sigma, noise, z)
+        kl = divergences(mu, log_variance, sigma)
+        if self.free_bits > 0:
+            np.maximum(kl, self.free_bits, out=kl)
+        cost[...] = np.add.reduce(kl, axis=1)[:, None]
 
     def backward(
         self,
@@ -271,17 +302,21 @@ class GaussianPosterior(NormalPosterior):
     ) -> None:
         """Write ``d_mu = d_z + w mu`` and the same through ``log sigma^2``."""
         mu, log_variance = posterior(h)
-        d_mu, d_log_variance = np.hsplit(d_h, 2)
-        variance = np.exp(log_variance)
-        w = np.repeat(weight.sum(axis=1, keepdims=True), mu.shape[1], axis=1)
+        k, sigma = mu.shape[1], deviation(log_variance)
+        d_mu, d_log_variance = d_h[:, :k], d_h[:, k:]
+        w = np.add.reduce(weight, axis=1)[:, None]
         if self.free_bits > 0:
-            w *= divergence(h) > self.free_bits
-        np.sum(d_z, axis=1, out=d_mu)
+            w = w * (divergences(mu, log_variance, sigma) > self.free_bits)
+        np.add.reduce(d_z, axis=1, out=d_mu)
         d_mu += w * mu
         d_z *= noise
-        np.sum(d_z, axis=1, out=d_log_variance)
-        d_log_variance *= 0.5 * np.sqrt(variance)
-        d_log_variance += 0.5 * w * (variance - 1.0)
+        np.add.reduce(d_z, axis=1, out=d_log_variance)
+        d_log_variance *= sigma
+        np.square(sigma, out=sigma)
+        sigma -= 1.0
+        sigma *= w
+        d_log_variance += sigma
+        d_log_variance *= 0.5
         chain_log_variance(h, d_log_variance)
 
 
@@ -305,8 +340,8 @@ class ImportanceWeighted(NormalPosterior):
         self, h: Array, noise: Array, own: Array, z: Array, cost: Array
     ) -> None:
         """Write ``z = mu + sigma e`` and ``log q(z | x) - log p(z)``."""
-        reparametrize(h, noise, z)
-        log_variance = posterior(h)[1]
+        mu, log_variance = posterior(h)
+        reparametrize(mu, deviation(log_variance), noise, z)
         np.sum(np.square(z) - np.square(noise), axis=2, out=cost)
         cost -= log_variance.sum(axis=1, keepdims=True)
         cost *= 0.5
