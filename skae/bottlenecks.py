@@ -44,7 +44,7 @@ class Bottleneck(ABC):
     n_learned: int = 0
 
     #: Whether the code is the encoder's output itself, and costs nothing: in training
-    #: both are the same memory then.
+    #: both are the same memory then, and so are the row's loss and its misfit.
     is_plain: ClassVar[bool] = False
 
     #: Whether the code depends on draws at all.

@@ -267,17 +267,23 @@ class Objective:
         target = (
             x if self.n_targets is None else np.empty((n_rows, self.n_targets), dtype)
         )
-        encoder = Tape.empty(self.encoder, n_rows, dtype)
+        encoder, weight = (
+            Tape.empty(self.encoder, n_rows, dtype),
+            np.empty(n_rows, dtype),
+        )
+        misfit, cost = np.zeros((2, n_rows, n_samples), dtype)
         if self.bottleneck.is_plain:
             code, d_code = encoder.outputs[-1][:, None], encoder.deltas[-1][:, None]
+            total, loss, share = misfit, misfit[:, 0], weight[:, None]
         else:
             code, d_code = np.empty((2, n_rows, n_samples, k), dtype)
-        of_draws = np.zeros((4, n_rows, n_samples), dtype)
+            total, share = np.empty((2, n_rows, n_samples), dtype)
+            loss = np.empty(n_rows, dtype)
         return Batch(
             x=x,
             x_in=np.empty_like(x) if self.changes_inputs else x,
             target=target,
-            weight=np.empty(n_rows, dtype),
+            weight=weight,
             damage=np.empty((n_rows, 0), dtype),
             noise=np.empty((n_rows, 0), dtype),
             code=code,
@@ -286,11 +292,11 @@ class Objective:
             decoder=Tape.empty(self.decoder, n_rows * n_samples, dtype),
             d_shared=np.empty((n_rows, n_samples, self.n_slopes), dtype),
             d_own=np.empty((n_rows, self.bottleneck.n_learned, k), dtype),
-            misfit=of_draws[0],
-            cost=of_draws[1],
-            total=of_draws[2],
-            share=of_draws[3],
-            loss=np.empty(n_rows, dtype),
+            misfit=misfit,
+            cost=cost,
+            total=total,
+            share=share,
+            loss=loss,
         )
 
     def product(self, dtype: np.dtype[Any]) -> Array:
@@ -336,10 +342,11 @@ class Objective:
         self.distribution.misfit(
             target, eta, params.shared, batch.misfit, d_eta, d_shared
         )
-        np.multiply(batch.cost, self.beta, out=batch.total)
-        batch.total += batch.misfit
-        self.bottleneck.combine(batch.total, batch.loss, batch.share)
-        batch.share *= batch.weight[:, None]
+        if not self.bottleneck.is_plain:
+            np.multiply(batch.cost, self.beta, out=batch.total)
+            batch.total += batch.misfit
+            self.bottleneck.combine(batch.total, batch.loss, batch.share)
+            batch.share *= batch.weight[:, None]
         d_eta *= batch.share[:, :, None]
         self.backward(params, own, batch)
 
@@ -454,6 +461,9 @@ class Objective:
 
     def loss(self, batch: Batch) -> Loss:
         """Return the means over the rows of a batch that has been evaluated."""
+        if self.bottleneck.is_plain:
+            loss = float(batch.weight @ batch.loss)
+            return Loss(loss, loss, 0.0)
         n = batch.misfit.shape[1] - self.bottleneck.n_auxiliary
         misfit, cost = (batch.weight @ a for a in (batch.misfit, batch.cost))
         total, mean = batch.weight @ batch.loss, 1.0 / n

@@ -227,7 +227,8 @@ class Trainer:
         """Refuse a loss that is not finite; add the penalty, remember the first."""
         if not math.isfinite(loss.total):
             raise DivergenceError(f"the loss is {loss.total}")
-        loss = loss._replace(total=loss.total + penalty)
+        if penalty:
+            loss = loss._replace(total=loss.total + penalty)
         if self.first_loss is None:
             self.first_loss = loss.total
         return loss
@@ -288,6 +289,8 @@ class Trainer:
 
 def total_loss(team: list[Share]) -> Loss:
     """Return the loss of a batch, given those of the members' rows."""
+    if len(team) == 1:
+        return team[0].loss
     return Loss(*map(sum, zip(*(share.loss for share in team), strict=True)))
 
 

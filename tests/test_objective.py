@@ -247,7 +247,7 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     batch = case.batch
     inputs = {"x", "x_in", "target", "weight", "damage", "noise"}
     if case.objective.bottleneck.is_plain:
-        inputs.add("cost")  # which is zero once and for all
+        inputs |= {"cost", "share"}  # zero once and for all, and the weight
     for name, array in vars(batch).items():
         if name not in inputs and isinstance(array, np.ndarray):
             array.fill(np.nan)

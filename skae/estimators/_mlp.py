@@ -1,23 +1,28 @@
-"""Fitted stacks as scikit-learn's own networks."""
+"""Fitted stacks as scikit-learn's own networks.
+
+These are imported when they are asked for: it would double the time that importing
+this library takes.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from skae.layout import Array
 from skae.model import Model
 from skae.network import Chain
 
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
 __all__ = ["autoencoder_mlp", "classifier_mlp", "regressor_mlp"]
 
 #: Activations that scikit-learn's networks have.
 KNOWN = ("identity", "logistic", "relu", "tanh")
-
-MLP = TypeVar("MLP", MLPClassifier, MLPRegressor)
 
 
 class Layers:
@@ -78,10 +83,10 @@ class Layers:
             )
         return names.pop()
 
-    def become(self, kind: type[MLP], stack: Any, y: Array) -> MLP:
-        """Return a fitted network of this kind; `y` are targets of the right shape."""
+    def become(self, mlp: Any, stack: Any, y: Array) -> Any:
+        """Return a network, fitted; `y` are targets of the right shape."""
         sizes = tuple(len(bias) for bias in self.biases[:-1])
-        mlp = kind(
+        mlp.set_params(
             hidden_layer_sizes=sizes,
             activation=self.activation,
             random_state=0,
@@ -89,7 +94,7 @@ class Layers:
         )
         rows = np.zeros((len(y), stack.n_features_in_))
         # A step on rows of zeros makes everything that a fitted network has.
-        classes = {"classes": y} if kind is MLPClassifier else {}
+        classes = {"classes": y} if is_classifier(mlp) else {}
         mlp.partial_fit(rows, y, **classes)
         for k in range(len(self.weights)):
             mlp.coefs_[k], mlp.intercepts_[k] = self.weights[k], self.biases[k]
@@ -110,19 +115,25 @@ def with_head(stack: Any) -> Layers:
 
 def classifier_mlp(stack: Any) -> MLPClassifier:
     """Return a network that classifies as the stack does."""
-    return with_head(stack).become(MLPClassifier, stack, stack.classes_)
+    from sklearn.neural_network import MLPClassifier
+
+    return with_head(stack).become(MLPClassifier(), stack, stack.classes_)
 
 
 def regressor_mlp(stack: Any) -> MLPRegressor:
     """Return a network that predicts as the stack does."""
+    from sklearn.neural_network import MLPRegressor
+
     layers = with_head(stack)
     layers.scale_outputs(stack._target_mean, stack._target_unit)
     shape = (1,) if stack._flat else (1, stack.n_targets_)
-    return layers.become(MLPRegressor, stack, np.zeros(shape))
+    return layers.become(MLPRegressor(), stack, np.zeros(shape))
 
 
 def autoencoder_mlp(stack: Any) -> MLPRegressor:
     """Return a network that reconstructs as the stack does."""
+    from sklearn.neural_network import MLPRegressor
+
     check_is_fitted(stack)
     model = stack._model()
     d = model.plan.n_features
@@ -137,4 +148,4 @@ def autoencoder_mlp(stack: Any) -> MLPRegressor:
     layers.biases[-1] = layers.biases[-1][places]
     layers.scale_outputs(model.center, model.unit)
     y = np.zeros((1, d) if d > 1 else 1)
-    return layers.become(MLPRegressor, stack, y)
+    return layers.become(MLPRegressor(), stack, y)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
 from scipy import special
 from sklearn.base import ClassifierMixin
-from sklearn.neural_network import MLPClassifier
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -23,6 +22,9 @@ from skae.estimators._supervised import BaseSupervisedStack, Labels
 from skae.layout import Array
 from skae.optimizers import Optimizer
 from skae.penalties import Penalty
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
 
 __all__ = ["StackedAutoencoderClassifier"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
-from sklearn.neural_network import MLPRegressor
 from sklearn.utils import Tags, check_array, check_consistent_length, column_or_1d
 
 from skae._validation import check_units
@@ -20,6 +19,9 @@ from skae.layout import Array
 from skae.optimizers import Optimizer
 from skae.penalties import Penalty
 from skae.rows import Columns, Rows
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPRegressor
 
 __all__ = ["StackedAutoencoderRegressor"]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from numpy.random import Generator, RandomState
 from numpy.typing import ArrayLike
-from sklearn.neural_network import MLPRegressor
 
 from skae.corruptions import Corruption
 from skae.distributions import Distribution
@@ -19,6 +18,9 @@ from skae.optimizers import Optimizer
 from skae.penalties import Penalty
 from skae.rows import Rows
 from skae.training import Monitor, Trainer
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPRegressor
 
 __all__ = ["StackedAutoencoder"]
 
