@@ -345,7 +345,8 @@ class Marginal:
         """
         eta, (n, k) = self.decode(z), z.shape
         chain, tape = self.decode.chain, self.decode.tape
-        tangents = np.zeros((len(self.decode.x), k, self.decode.x.shape[1]), z.dtype)
+        n_rows, width = self.decode.shape
+        tangents = np.zeros((n_rows, k, width), z.dtype)
         tangents[:] = np.eye(k, tangents.shape[2])
         every = zip(chain.layers, self.decode.views, tape.outputs, strict=True)
         for layer, (weight, _), a in every:

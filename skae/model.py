@@ -22,7 +22,7 @@ from skae.crew import Crew, crew, hired
 from skae.distributions import Distribution
 from skae.draws import normal_draws
 from skae.layout import Array, Layout, Part, share
-from skae.network import Padded, encoder_decoder, initialize
+from skae.network import WIDTH, Chain, Padded, encoder_decoder, initialize
 from skae.objective import Objective
 from skae.rows import Columns, Rows, rows_in_block
 
@@ -35,8 +35,9 @@ SMALL = 256
 #: Products of two numbers that are worth a thread of their own.
 FEWEST_PRODUCTS = 2**27
 
-#: Rows in a block: enough for an efficient product, few enough for the cache.
-BLOCK = 128
+#: Rows in a block: enough for an efficient product, few enough for the cache. While a
+#: model is fitted, less memory is free.
+BLOCK, SMALL_BLOCK = 128, 64
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,16 @@ class Model:
         Every weight and bias, and the distribution's shared parameters.
     columns : Columns
         Statistics of the training data.
+    is_exact : bool
+        Whether a row's results are the same, to the last bit, whatever rows come with
+        it. For that, weights may have to be copied.
     """
 
     plan: Plan
     bottleneck: Bottleneck
     theta: Array
     columns: Columns
+    is_exact: bool = True
 
     def __post_init__(self) -> None:
         self.objective, self.size = self.plan.objective(self.bottleneck)
@@ -305,17 +310,22 @@ class Model:
     def n_rows_at_once(self) -> int:
         """Return the rows in a block, few enough for the widest layer."""
         last = self.objective.decoder.layers[-1].widths[1]
-        return rows_in_block(max(*self.plan.down, *self.plan.up, last), BLOCK)
+        most = BLOCK if self.is_exact else SMALL_BLOCK
+        return rows_in_block(max(*self.plan.down, *self.plan.up, last), most)
 
     def encoder(self, dtype: np.dtype[Any]) -> Padded:
         """Return the encoder, ready to compute in `dtype`."""
-        n_rows = self.n_rows_at_once()
-        return Padded(self.objective.encoder, self.theta, n_rows, dtype)
+        return self.ready(self.objective.encoder, dtype, self.n_rows_at_once())
 
     def decoder(self, dtype: np.dtype[Any], n_rows: int | None = None) -> Padded:
         """Return the decoder, ready to compute in `dtype`."""
         n_rows = n_rows or self.n_rows_at_once()
-        return Padded(self.objective.decoder, self.theta, n_rows, dtype)
+        return self.ready(self.objective.decoder, dtype, n_rows)
+
+    def ready(self, chain: Chain, dtype: np.dtype[Any], n_rows: int) -> Padded:
+        """Return layers, ready to compute so many rows at once."""
+        multiple = WIDTH if self.is_exact else 1
+        return Padded(chain, self.theta, n_rows, dtype, multiple)
 
     def encoded(self, rows: Rows) -> Iterator[tuple[slice, Array, Array, Array]]:
         """Yield blocks of rows: their place, themselves, weights, encoder outputs.
@@ -325,14 +335,16 @@ class Model:
         encode, size = self.encoder(rows.X.dtype), self.n_rows_at_once()
         # Two allocations: NumPy 1 takes touching arrays for overlapping, and rounds
         # logarithms of the one into the other differently.
-        shape = size, self.plan.n_features
-        buffer = np.empty(shape, rows.X.dtype), np.empty(shape, rows.X.dtype)
+        clean = seen = np.empty((size, self.plan.n_features), rows.X.dtype)
+        if self.family.changes_inputs:
+            seen = np.empty_like(clean)
         weights, average = np.empty(size, rows.X.dtype), rows.mean_weight
         for place in places_of(len(rows), size):
             n = place.stop - place.start
-            x, inputs, weight = buffer[0][:n], buffer[1][:n], weights[:n]
+            x, inputs, weight = clean[:n], seen[:n], weights[:n]
             rows.load(rows.index[place], x, weight, average)
-            self.family.inputs(x, inputs)
+            if self.family.changes_inputs:
+                self.family.inputs(x, inputs)
             yield place, x, weight, encode(inputs)
 
     def codes(self, rows: Rows) -> Iterator[tuple[slice, Array, Array]]:
@@ -582,15 +594,18 @@ class Model:
         """
         own = (self.own if own is None else own).astype(rows.X.dtype)
         n_samples, dtype = len(draws), rows.X.dtype
-        size, k = self.n_rows_at_once(), self.plan.n_components
+        k = self.plan.n_components
+        size = max(1, self.n_rows_at_once() // n_samples)
         decode = self.decoder(dtype, size * n_samples)
         noise = np.broadcast_to(draws.astype(dtype), (size, n_samples, k))
-        z, cost = np.empty(noise.shape, dtype), np.empty((size, n_samples), dtype)
+        codes, costs = np.empty(noise.shape, dtype), np.empty((size, n_samples), dtype)
         for place, x, weight, h in self.encoded(rows):
-            n = len(x)
-            self.bottleneck.forward(h, noise[:n], own, z[:n], cost[:n])
-            eta = decode(z[:n].reshape(n * n_samples, k))
-            yield Block(place, x, weight, eta.reshape(n, n_samples, -1), cost[:n])
+            for part in places_of(len(x), size):
+                n, start = part.stop - part.start, place.start + part.start
+                z, cost = codes[:n], costs[:n]
+                self.bottleneck.forward(h[part], noise[:n], own, z, cost)
+                eta = decode(z.reshape(n * n_samples, k)).reshape(n, n_samples, -1)
+                yield Block(slice(start, start + n), x[part], weight[part], eta, cost)
 
 
 def places_of(n_rows: int, size: int) -> Iterator[slice]:

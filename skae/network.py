@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +39,7 @@ BLOCK = 256
 #: Where products with a transposed weight are found the other way round.
 FEW_ROWS, MANY_WEIGHTS = 100, 2**15
 
-#: Layers at inference are a multiple of this wide.
+#: Layers at inference are a multiple of this wide, as the widest vector registers.
 WIDTH = 8
 
 #: Weights and bias of each layer, as views of a flat vector.
@@ -64,11 +65,6 @@ class Dense:
         n_in, n_out = self.weight.shape
         return (n_out, n_in) if self.weight.transposed else (n_in, n_out)
 
-    @property
-    def product_size(self) -> int:
-        """Entries of one block of the weight's gradient."""
-        return min(self.weight.shape[0], BLOCK) * self.weight.shape[1]
-
 
 class Tape:
     """Activations and deltas of every layer of a chain, for a batch of rows.
@@ -87,15 +83,15 @@ class Tape:
         self.outputs, self.deltas, self.scratch = outputs, deltas, scratch
 
     @classmethod
-    def empty(cls, chain: Chain, n_rows: int, dtype: np.dtype[Any]) -> Tape:
-        """Allocate the memory for `n_rows` rows."""
+    def empty(
+        cls, chain: Chain, n_rows: int, dtype: np.dtype[Any], forward_only: bool = False
+    ) -> Tape:
+        """Allocate the memory for `n_rows` rows; there may be no way back."""
         widths = [layer.widths[1] for layer in chain.layers]
         free = np.empty((n_rows, max(widths)), dtype)
-        return cls(
-            [np.empty((n_rows, width), dtype) for width in widths],
-            [np.empty((n_rows, width), dtype) for width in widths],
-            [free[:, :width] for width in widths],
-        )
+        outputs = [np.empty((n_rows, width), dtype) for width in widths]
+        deltas = [] if forward_only else [np.empty_like(output) for output in outputs]
+        return cls(outputs, deltas, [free[:, :width] for width in widths])
 
     def rows(self, start: int, stop: int) -> Tape:
         """Return the same memory, seen through rows `start` to `stop`."""
@@ -141,7 +137,6 @@ class Chain:
         grads: Views,
         x: Array,
         tape: Tape,
-        product: Array,
         rows: dict[int, slice],
         fresh: bool = False,
     ) -> None:
@@ -149,8 +144,8 @@ class Chain:
 
         Because it adds, weights that two layers share need no special care. If `fresh`,
         what was there before does not count; tied weights are added all the same.
-        `product` is scratch for one block. Only the `rows` of each stored weight and
-        bias are written, as `layout.pieces` names them.
+        Only the `rows` of each stored weight and bias are written, as `layout.pieces`
+        names them.
         """
         ones = np.ones(len(x), x.dtype)
         for k, layer in enumerate(self.layers):
@@ -158,11 +153,11 @@ class Chain:
             mine, columns = rows[layer.weight.start], rows[layer.bias.start]
             # The stored matrix is W or, in a tied layer, its transpose.
             if layer.weight.transposed:
-                add_product(d, x, d_weight.T, product, mine)
+                add_product(d, x, d_weight.T, mine)
             elif fresh:
                 np.matmul(x[:, mine].T, d, out=d_weight[mine])
             else:
-                add_product(x, d, d_weight, product, mine)
+                add_product(x, d, d_weight, mine)
             if fresh:
                 np.matmul(ones, d[:, columns], out=d_bias[columns])
             else:
@@ -178,15 +173,11 @@ def times_transposed(d: Array, weight: Array, out: Array) -> None:
         np.matmul(d, weight.T, out=out)
 
 
-def add_product(
-    left: Array, right: Array, target: Array, product: Array, rows: slice
-) -> None:
+def add_product(left: Array, right: Array, target: Array, rows: slice) -> None:
     """Add ``left^T right`` to some rows of `target`, block by block."""
     for start in range(rows.start, rows.stop, BLOCK):
-        block = target[start : min(start + BLOCK, rows.stop)]
-        out = product[: block.size].reshape(block.shape)
-        np.matmul(left[:, start : start + len(block)].T, right, out=out)
-        block += out
+        block = slice(start, min(start + BLOCK, rows.stop))
+        target[block] += left[:, block].T @ right
 
 
 def encoder_decoder(
@@ -256,14 +247,22 @@ class Padded:
         Rows in a block.
     dtype : dtype
         The floating-point type to compute in.
+    multiple : int
+        Layers are filled up to a multiple of this. With one, they stay as they are, and
+        the last bits are not warranted.
     """
 
     def __init__(
-        self, chain: Chain, theta: Array, n_rows: int, dtype: np.dtype[Any]
+        self,
+        chain: Chain,
+        theta: Array,
+        n_rows: int,
+        dtype: np.dtype[Any],
+        multiple: int = WIDTH,
     ) -> None:
         layout, layers = Layout(), []
         for layer in chain.layers:
-            n_in, n_out = map(filled_up, layer.widths)
+            n_in, n_out = (filled_up(width, multiple) for width in layer.widths)
             weight, bias = layout.slot(n_in, n_out), layout.slot(n_out)
             layers.append(Dense(weight, bias, layer.activation))
         self.chain = Chain(tuple(layers))
@@ -274,16 +273,26 @@ class Padded:
             )
             for layer, (weight, bias) in zip(layers, chain.of(theta), strict=True)
         ]
-        self.tape = Tape.empty(self.chain, n_rows, dtype)
-        self.x = np.zeros((n_rows, layers[0].widths[0]), dtype)
-        self.n_outputs = chain.layers[-1].widths[1]
+        self.tape = Tape.empty(self.chain, n_rows, dtype, forward_only=True)
+        self.shape = n_rows, layers[0].widths[0]
+        self.multiple, self.n_outputs = multiple, chain.layers[-1].widths[1]
 
     def __call__(self, x: Array) -> Array:
         """Return the output for up to `n_rows` rows; the next call overwrites it."""
-        self.x[: len(x), : x.shape[1]] = x
-        self.x[len(x) :] = 0.0
-        out = self.chain.forward(self.views, self.x, self.tape)
-        return out[: len(x), : self.n_outputs]
+        n_rows, tape = len(x), self.tape
+        if self.multiple == 1:
+            tape = tape.rows(0, n_rows)
+        elif x.shape != self.shape:
+            self.block[:n_rows, : x.shape[1]] = x
+            self.block[n_rows:] = 0.0
+            x = self.block
+        out = self.chain.forward(self.views, x, tape)
+        return out[:n_rows, : self.n_outputs]
+
+    @cached_property
+    def block(self) -> Array:
+        """Memory for rows that have to be filled up."""
+        return np.zeros(self.shape, self.tape.outputs[0].dtype)
 
 
 def filled(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -295,6 +304,6 @@ def filled(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return wider
 
 
-def filled_up(width: int) -> int:
-    """Round up to a multiple of the width of the widest vector registers."""
-    return -(-width // WIDTH) * WIDTH
+def filled_up(width: int, multiple: int) -> int:
+    """Round up to a multiple of some number."""
+    return -(-width // multiple) * multiple

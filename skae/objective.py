@@ -299,11 +299,6 @@ class Objective:
             loss=loss,
         )
 
-    def product(self, dtype: np.dtype[Any]) -> Array:
-        """Allocate the scratch in which weight gradients are formed."""
-        layers = (*self.encoder.layers, *self.decoder.layers)
-        return np.empty(max(layer.product_size for layer in layers), dtype)
-
     def draw(self, batch: Batch, rng: np.random.Generator) -> None:
         """Draw all the randomness of one evaluation."""
         if self.corruption_level > 0:
@@ -391,7 +386,6 @@ class Objective:
         self,
         batch: Batch,
         grads: Parameters,
-        product: Array,
         rows: dict[int, slice] | None = None,
         fresh: bool = False,
     ) -> None:
@@ -402,7 +396,7 @@ class Objective:
         """
         rows = self.rows() if rows is None else rows
         z, x = batch.code.reshape(-1, self.n_components), batch.x_in
-        how = product, rows, fresh
+        how = rows, fresh
         if not self.is_frozen:
             self.encoder.gradients(grads.encoder, x, batch.encoder, *how)
         self.decoder.gradients(grads.decoder, z, batch.decoder, *how)
@@ -449,14 +443,13 @@ class Objective:
         own: Array,
         batch: Batch,
         grads: Parameters,
-        product: Array,
     ) -> Loss:
         """Return the loss of an encoded batch, penalty on weights aside.
 
         Its gradient is added. `own` is what the rows have met in.
         """
         self.decode_phase(params, own, batch)
-        self.weight_phase(batch, grads, product)
+        self.weight_phase(batch, grads)
         return self.loss(batch)
 
     def loss(self, batch: Batch) -> Loss:

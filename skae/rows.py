@@ -19,8 +19,11 @@ from skae.layout import Array
 
 __all__ = ["Columns", "Rows", "arrange", "geometric_median", "rows_in_block"]
 
-#: Rows that are looked at together when X is read, and the entries that they may have.
+#: Rows that are looked at together, and the entries that they may have.
 MOST_ROWS, MOST_ENTRIES = 1024, 2**21
+
+#: Entries that are looked at together when X is read, in double precision.
+MOST_READ = 2**17
 
 
 def gather(X: Any, index: Array, out: Array) -> None:
@@ -33,12 +36,12 @@ def gather(X: Any, index: Array, out: Array) -> None:
 
 def rows_in_block(n_columns: int, most: int = MOST_ROWS) -> int:
     """Return how many rows to make dense at once, so that wide ones stay affordable."""
-    return max(1, min(most, MOST_ENTRIES // n_columns))
+    return max(1, min(most, MOST_ROWS, MOST_ENTRIES // n_columns))
 
 
 def blocks(X: Any, index: Array) -> Iterator[tuple[Array, Array]]:
     """Yield consecutive parts of `index` and the rows of X there, in one buffer."""
-    size = min(rows_in_block(X.shape[1]), len(index))
+    size = min(rows_in_block(X.shape[1], most=MOST_READ // X.shape[1]), len(index))
     buffer = np.empty((size, X.shape[1]), X.dtype)
     for start in range(0, len(index), size or 1):
         part = index[start : start + size]

@@ -65,7 +65,6 @@ class Share:
         self.batch = whole.rows(self.place.start, self.place.stop)
         self.params, self.grads = objective.of(theta, part), objective.of(grad, part)
         self.places, self.mine = objective.places(part), objective.rows(part)
-        self.product = objective.product(theta.dtype)
         self.loss, self.penalty = NOTHING, 0.0
 
     # --- rows of the batch ----------------------------------------------------------
@@ -100,8 +99,7 @@ class Share:
 
     def weigh(self, fresh: bool) -> None:
         """Form the gradient, or add to it."""
-        how = self.product, self.mine, fresh
-        self.objective.weight_phase(self.whole, self.grads, *how)
+        self.objective.weight_phase(self.whole, self.grads, self.mine, fresh)
 
     def penalize(self, fixed: Array) -> None:
         """Add the penalty on weights; fixed shared parameters have no slope."""

@@ -24,7 +24,7 @@ from skae.corruptions import Corruption
 from skae.distributions import Bernoulli, Distribution, SquaredError
 from skae.layout import Array, Slot
 from skae.model import Model
-from skae.network import Chain, Dense, Padded, Tape
+from skae.network import Chain, Dense, Tape
 from skae.objective import Objective
 from skae.rows import Rows
 from skae.training import Trainer
@@ -90,7 +90,7 @@ class Codes(Rows):
         super().__init__(rows.X, rows.index, rows.weight, rows.center, rows.unit)
         self.family, self.below, self.views = family, below, below.of(theta)
         self.buffer = np.empty((n_rows, rows.X.shape[1]), theta.dtype)
-        self.tape = Tape.empty(below, n_rows, theta.dtype)
+        self.tape = Tape.empty(below, n_rows, theta.dtype, forward_only=True)
 
     def share(self, place: slice) -> Rows:
         """Return the same with a part of the memory."""
@@ -217,7 +217,6 @@ def head_outputs(
     model: Model, head: Dense, rows: Rows
 ) -> Iterator[tuple[slice, Array, Array]]:
     """Yield blocks of rows: their place, weights, and the outputs of a layer on top."""
-    n_rows = model.n_rows_at_once()
-    layer = Padded(Chain((head,)), model.theta, n_rows, rows.X.dtype)
+    layer = model.ready(Chain((head,)), rows.X.dtype, model.n_rows_at_once())
     for place, weight, code in model.codes(rows):
         yield place, weight, layer(code)

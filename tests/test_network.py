@@ -6,6 +6,7 @@ from skae.activations import ACTIVATIONS
 from skae.layout import Layout, pieces
 from skae.network import (
     BLOCK,
+    WIDTH,
     Chain,
     Padded,
     Tape,
@@ -35,15 +36,12 @@ class Net:
         self.x = rng.standard_normal((n_rows, widths[0]))
         self.slope = rng.standard_normal((n_rows, widths[0]))
         self.tapes = [Tape.empty(c, n_rows, self.x.dtype) for c in (self.down, self.up)]
-        layers = self.down.layers + self.up.layers
-        self.product = np.full(max(layer.product_size for layer in layers), np.nan)
 
     def poison(self):
         for tape in self.tapes:
             for arrays in (tape.outputs, tape.deltas, tape.scratch):
                 for array in arrays:
                     array.fill(np.nan)
-        self.product.fill(np.nan)
 
     def loss(self, theta):
         h = self.down.forward(self.down.of(theta), self.x, self.tapes[0])
@@ -62,9 +60,9 @@ class Net:
         grad = np.zeros_like(theta) if grad is None else grad
         down, up = self.tapes
         for part in parts:
-            how = self.product, self.rows(part)
-            self.up.gradients(self.up.of(grad), down.outputs[-1], up, *how)
-            self.down.gradients(self.down.of(grad), self.x, down, *how)
+            rows = self.rows(part)
+            self.up.gradients(self.up.of(grad), down.outputs[-1], up, rows)
+            self.down.gradients(self.down.of(grad), self.x, down, rows)
         return grad
 
     def rows(self, part=(0, 1)):
@@ -123,9 +121,9 @@ def test_row_phase_splits():
         net.deltas(net.theta)
     down, up = full_tapes
     grad = np.zeros_like(whole)
-    how = net.product, net.rows()
-    net.up.gradients(net.up.of(grad), down.outputs[-1], up, *how)
-    net.down.gradients(net.down.of(grad), full_x, down, *how)
+    rows = net.rows()
+    net.up.gradients(net.up.of(grad), down.outputs[-1], up, rows)
+    net.down.gradients(net.down.of(grad), full_x, down, rows)
     np.testing.assert_allclose(grad, whole, rtol=1e-12)
 
 
@@ -229,7 +227,7 @@ def rng_rows(n_rows, n_columns, dtype=np.float64):
     ("width", "expected"), [(1, 8), (7, 8), (8, 8), (9, 16), (257, 264)]
 )
 def test_filled_up(width, expected):
-    assert filled_up(width) == expected
+    assert filled_up(width, WIDTH) == expected
 
 
 @ALL
@@ -264,7 +262,7 @@ def test_earlier_rows_leave_no_trace():
     expected = padded(x[:3]).copy()
     padded(1e300 * x)
     np.testing.assert_array_equal(padded(x[:3]), expected)
-    assert not padded.x[3:].any()
+    assert not padded.block[3:].any()
 
 
 def test_filled_up_layers_are_copies():

@@ -113,7 +113,6 @@ class Case:
         own = (BOTTLENECKS | TEACHING)[bottleneck].start(3)
         self.objective.own.of(self.theta)[...] = own
         self.batch = self.objective.batch(n_rows, self.theta.dtype)
-        self.product = self.objective.product(self.theta.dtype)
         family = self.objective.distribution
         self.batch.x[...] = data(family, rng, n_rows)
         weight = rng.uniform(0.5, 2.0, n_rows)
@@ -128,9 +127,7 @@ class Case:
         params, grads = self.objective.of(theta), self.objective.of(grad)
         self.objective.encode_phase(params, self.batch)
         own = self.objective.meet(params, self.batch)
-        loss = self.objective.loss_and_gradient(
-            params, own, self.batch, grads, self.product
-        )
+        loss = self.objective.loss_and_gradient(params, own, self.batch, grads)
         penalty = self.objective.decay(params, grads)
         return loss.total + penalty, grad
 
@@ -254,7 +251,6 @@ def test_old_content_of_the_memory_does_not_matter(bottleneck, tied):
     for tape in (batch.encoder, batch.decoder):
         for array in itertools.chain(tape.outputs, tape.deltas, tape.scratch):
             array.fill(np.nan)
-    case.product.fill(np.nan)
     again, grad_again = case.evaluate(case.theta)
     assert again == loss
     np.testing.assert_array_equal(grad_again, grad)
@@ -278,7 +274,6 @@ def test_row_phases_split_over_rows(distribution, bottleneck):
         case.objective.weight_phase(
             case.batch,
             case.objective.of(split),
-            case.product,
             case.objective.rows(part),
         )
     case.objective.decay(params, case.objective.of(split))
@@ -295,10 +290,9 @@ def test_phases_run_in_threads(bottleneck):
     parts = [case.batch.rows(3 * i, 3 * i + 3) for i in range(3)]
 
     def weights(i):
-        product = case.objective.product(grad.dtype)
         grads = case.objective.of(split)
         rows = case.objective.rows((i, 3))
-        case.objective.weight_phase(case.batch, grads, product, rows)
+        case.objective.weight_phase(case.batch, grads, rows)
 
     with ThreadPoolExecutor(3) as executor:
         encode = partial(case.objective.encode_phase, params)
@@ -695,11 +689,11 @@ class SparseCase:
         return self.objective.of(theta)
 
     def gradient(self):
-        grad, product = np.zeros_like(self.theta), self.objective.product(np.float64)
+        grad = np.zeros_like(self.theta)
         params, grads = self.params(self.theta), self.params(grad)
         self.objective.encode_phase(params, self.batch)
         own = self.objective.meet(params, self.batch)
-        loss = self.objective.loss_and_gradient(params, own, self.batch, grads, product)
+        loss = self.objective.loss_and_gradient(params, own, self.batch, grads)
         return loss.total, grad
 
     def outputs(self, theta):

@@ -71,7 +71,6 @@ class Case:
         rng = np.random.default_rng(seed)
         self.objective, self.theta = objective, theta
         self.batch = objective.batch(len(x), theta.dtype)
-        self.product = objective.product(theta.dtype)
         self.batch.x[...] = x
         if target is not None:
             self.batch.target[...] = target
@@ -95,7 +94,7 @@ class Case:
         params, grads = objective.of(theta), objective.of(grad)
         objective.encode_phase(params, self.batch)
         own = objective.meet(params, self.batch)
-        loss = objective.loss_and_gradient(params, own, self.batch, grads, self.product)
+        loss = objective.loss_and_gradient(params, own, self.batch, grads)
         return loss.total + objective.decay(params, grads), grad
 
     def check(self):
@@ -595,7 +594,7 @@ def test_phases_of_a_task_split_over_rows(frozen, head):
     grads = case.objective.of(split)
     for part in ((0, 2), (1, 2)):
         rows = case.objective.rows(part)
-        case.objective.weight_phase(case.batch, grads, case.product, rows)
+        case.objective.weight_phase(case.batch, grads, rows)
     case.objective.decay(params, grads)
     np.testing.assert_allclose(case.batch.loss, loss, rtol=1e-12)
     np.testing.assert_allclose(split, grad, rtol=1e-10, atol=1e-14)

@@ -55,7 +55,7 @@ Array = np.ndarray
 Sample = dict[str, Any]
 
 RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
-FIRST_EPOCHS, N_INFERENCE, BLOCK, PAUSE = 50, 60_000, 2_000, 0.05
+FIRST_EPOCHS, N_INFERENCE, BLOCK, PAUSE = 50, 60_000, 2_000, 0.3
 
 INTRO = """\
 Made by

@@ -498,7 +498,8 @@ class BaseAutoencoder(FittedAutoencoder):
 
     def _validate(self, rows: Rows) -> tuple[float, float]:
         """Return the loss of held-out rows, and what decides between equal ones."""
-        return self._model().mean_loss(rows, self._beta(np.inf), DRAWS), 0.0
+        model = self._model(is_exact=False)
+        return model.mean_loss(rows, self._beta(np.inf), DRAWS), 0.0
 
     def _stopping(self, validates: bool = False) -> Stopping:
         """Return what says when training has come to its end."""
@@ -539,7 +540,7 @@ class BaseAutoencoder(FittedAutoencoder):
         Earlier squared scales move towards the new ones by `share`.
         """
         self._check_sanity(trainer, rows)
-        model = self._model()
+        model = self._model(is_exact=False)
         model.own[...] += share * (model.settled_own(rows) - model.own)
         estimate = model.estimated_shared(rows)
         with self._explained(self._losses()):
@@ -551,7 +552,7 @@ class BaseAutoencoder(FittedAutoencoder):
 
     def _check_sanity(self, trainer: Trainer, rows: Rows) -> None:
         """Refuse parameters that are worse than none."""
-        model, beta = self._model(), trainer.objective.beta
+        model, beta = self._model(is_exact=False), trainer.objective.beta
         loss = model.mean_loss(rows, beta)
         with np.errstate(all="ignore"):
             loss += trainer.decay()

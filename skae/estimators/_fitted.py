@@ -90,13 +90,14 @@ class FittedAutoencoder(
         """Return why codes cannot be decoded, if that is so."""
         return None
 
-    def _model(self) -> Model:
+    def _model(self, is_exact: bool = True) -> Model:
         """Return the fitted numbers as something to work with."""
         return Model(
             plan=Plan(**self._plan),
             bottleneck=self._bottleneck(),
             theta=self._theta,
             columns=Columns(**self._columns),
+            is_exact=is_exact,
         )
 
     def _check_rows(self, X: Any, reset: bool = False) -> Any:

@@ -296,7 +296,7 @@ class BaseSupervisedStack(BaseStack):
 
     def _judge(self, rows: Rows) -> tuple[float, float]:
         """Return the mean loss of rows, in nats, and how well they are predicted."""
-        model, family = self._model(), self._target
+        model, family = self._model(is_exact=False), self._target
         plain = model.rows(rows.X, rows.index, rows.weight)
         sums, nothing = np.zeros(2), np.empty(0, rows.X.dtype)
         with np.errstate(all="ignore"):
