@@ -1,8 +1,14 @@
 """What scikit-learn asks of every estimator, asked of every kind of autoencoder."""
 
+import tracemalloc
+
+import joblib
+import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from sklearn.utils import estimator_checks
+from threadpoolctl import threadpool_limits
 
 from skae import (
     DenoisingAutoencoder,
@@ -11,6 +17,7 @@ from skae import (
     StackedAutoencoderClassifier,
     StackedAutoencoderRegressor,
     VariationalAutoencoder,
+    crew,
 )
 from skae.penalties import PENALTIES
 
@@ -161,3 +168,110 @@ def test_check_that_is_not_yielded(name, check):
         pytest.importorskip("polars")
     estimator = clone(ESTIMATORS[name])
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)
+
+
+# --- threads and memory ---------------------------------------------------------------
+
+#: Wide enough for a crew.
+WIDE = {"max_iter": 2, "batch_size": 64, "random_state": 0}
+CREWED = {
+    "denoising": DenoisingAutoencoder(300, **WIDE),
+    "swap, tied": DenoisingAutoencoder(
+        300, corruption="swap", tied_weights=True, **WIDE
+    ),
+    "L-BFGS": DenoisingAutoencoder(
+        300, solver="lbfgs", corruption_level=0, max_iter=2, random_state=0
+    ),
+    "early stopping": DenoisingAutoencoder(300, early_stopping=True, **WIDE),
+    "sparse": SparseAutoencoder(300, revival="auxiliary", dead_after=1.0, **WIDE),
+    "batch top-k": SparseAutoencoder(300, penalty="batchtopk", **WIDE),
+    "stacked": StackedAutoencoder(
+        20, hidden_layer_sizes=(300,), pretraining_max_iter=1, **WIDE
+    ),
+    "classifier": StackedAutoencoderClassifier(
+        20, hidden_layer_sizes=(300,), pretraining_max_iter=1, **WIDE
+    ),
+    "variational": VariationalAutoencoder(20, hidden_layer_sizes=(300,), **WIDE),
+}
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 5)) @ rng.standard_normal((5, 40))
+    return X + 0.1 * rng.standard_normal(X.shape), (X[:, 0] > 0).astype(int)
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """The sizes of all crews that are hired."""
+    found = []
+
+    class Watched(crew.Crew):
+        def __init__(self, size):
+            found.append(size)
+            super().__init__(size)
+
+    monkeypatch.setattr(crew, "Crew", Watched)
+    return found
+
+
+@pytest.mark.parametrize("name", CREWED)
+def test_threads_change_a_fit_by_rounding_only(name, rows, sizes, monkeypatch):
+    monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
+    scores = []
+    for n_threads in (1, 2, 2):
+        with threadpool_limits(n_threads, user_api="blas"):
+            model = clone(CREWED[name]).fit(*rows)
+        scores.append([model.loss_, *np.ravel(model.transform(rows[0]))])
+    assert {1, 2} <= set(sizes)
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-6, atol=1e-8)
+    np.testing.assert_array_equal(scores[2], scores[1])
+
+
+def test_fits_side_by_side_take_one_thread_each(rows, sizes, monkeypatch):
+    monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
+    search = GridSearchCV(CREWED["denoising"], {"alpha": [0, 1e-4]}, cv=2, refit=False)
+    with threadpool_limits(2, user_api="blas"):
+        search.fit(rows[0])
+        assert max(sizes) == 2
+        sizes.clear()
+        with joblib.parallel_config("threading", n_jobs=2):
+            search.fit(rows[0])
+    assert set(sizes) == {1}
+
+
+def test_small_models_take_one_thread(rows, sizes):
+    with threadpool_limits(2, user_api="blas"):
+        DenoisingAutoencoder(8, **WIDE).fit(rows[0])
+    assert set(sizes) == {1}
+
+
+def peak_memory(model, X):
+    """Return the largest memory that a fit has allocated at any time."""
+    tracemalloc.start()
+    try:
+        model.fit(X)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("hidden", [(), (512, 128)])
+def test_memory_is_a_few_times_the_parameters(hidden, early_stopping):
+    X = np.random.default_rng(0).random((1500, 512), dtype=np.float32)
+    settings = WIDE | {"batch_size": 128, "early_stopping": early_stopping}
+    model = DenoisingAutoencoder(1024, hidden_layer_sizes=hidden, **settings)
+    model.fit(X[:128])  # imports, and what is kept for good
+    peak, size = peak_memory(model, X), model._theta.nbytes
+    activations = 128 * 4 * (sum(model._plan["down"]) + sum(model._plan["up"]))
+    assert peak <= (4 + early_stopping) * size + 4 * activations
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_rows_are_not_copied(standardize):
+    X = np.random.default_rng(0).random((100_000, 40), dtype=np.float32)
+    model = DenoisingAutoencoder(8, standardize=standardize, **WIDE)
+    model.fit(X[:100])
+    assert peak_memory(model.set_params(max_iter=1), X) < X.nbytes / 2
