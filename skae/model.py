@@ -496,15 +496,15 @@ class Model:
 
         def score(here: slice) -> None:
             for block in self.scored(rows.cut(here), draws):
-                out = np.empty_like(block.x)
-                self.family.nll(block.x, block.eta[:, 0], shared, out)
-                np.negative(out, out=out)
-                out -= log_unit
-                out[np.isnan(out)] = -np.inf
-                sums = out if by_feature else out.sum(axis=1, dtype=np.float64)
-                found[here][block.place] = sums
+                cost = np.empty_like(block.x)
+                self.family.nll(block.x, block.eta[:, 0], shared, cost)
+                cost += log_unit
+                if not by_feature:
+                    cost = cost.sum(axis=1, dtype=np.float64)
+                found[here][block.place] = -cost
 
         self.together(len(rows), score)
+        found[np.isnan(found)] = -np.inf
         return found
 
     def reconstruction_error(self, X: Any) -> Array:

@@ -37,7 +37,7 @@ __all__ = [
 BLOCK = 256
 
 #: Where products with a transposed weight are found the other way round.
-FEW_ROWS, MANY_WEIGHTS = 100, 2**15
+FEW_ROWS, MANY_WEIGHTS = 128, 2**17
 
 #: Layers at inference are a multiple of this wide, as the widest vector registers.
 WIDTH = 8
