@@ -327,6 +327,8 @@ def only_if(check: Callable[[Any, str], None]) -> Any:
 
 
 _limiting = threading.Lock()
+_limits: list[Any] = []
+_n_limiting = 0
 
 
 @contextmanager
@@ -334,18 +336,25 @@ def one_blas_thread() -> Iterator[int]:
     """Hold matrix products to one thread; yield how many are free to be used instead.
 
     The limit belongs to the whole process. Where calls of several threads overlap, the
-    first one sets and restores it, and the others leave it alone: no thread is free for
-    them.
+    first one sets it and the last one restores it; no thread is free for the others.
     """
-    if not _limiting.acquire(blocking=False):
-        yield 1
-        return
+    global _n_limiting
+    controller = _get_threadpool_controller()
+    with _limiting:
+        n_threads = 1 if _n_limiting else free_threads()
+        if not _n_limiting:
+            _limits.append(controller.limit(limits=1, user_api="blas"))
+        _n_limiting += 1
     try:
-        n_threads = free_threads()
-        with _get_threadpool_controller().limit(limits=1, user_api="blas"):
-            yield n_threads
+        yield n_threads
     finally:
-        _limiting.release()
+        with _limiting:
+            _n_limiting -= 1
+            if not _n_limiting:
+                _limits.pop().restore_original_limits()
+            # Only the thread that sets a limit may change it, until it leaves a block.
+            with controller.limit(limits=None):
+                pass
 
 
 def free_threads() -> int:

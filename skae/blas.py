@@ -49,13 +49,22 @@ AXPY = {
 
 def add_scaled(y: Array, a: float, x: Array) -> None:
     """Add ``a x`` to `y` in place; both are vectors of the same type."""
-    axpy = AXPY.get(y.dtype)
-    if axpy is None or not FEWEST <= y.size <= MOST or y.strides != x.strides:
+    axpy = AXPY.get(y.dtype) if FEWEST <= y.size <= MOST else None
+    if axpy is None or not fits(y, x):
         y += a * x
         return
     function, number = axpy
-    n, step = ctypes.c_int(y.size), ctypes.c_int(y.strides[0] // y.itemsize)
-    ends = (v.__array_interface__["data"][0] for v in (x, y))
+    n, scale, stride = (
+        ctypes.c_int(y.size),
+        number(a),
+        ctypes.c_int(y.strides[0] // y.itemsize),
+    )
+    source, target = (v.__array_interface__["data"][0] for v in (x, y))
     by = ctypes.addressof
-    scale = number(a)
-    function(by(n), by(scale), next(ends), by(step), next(ends), by(step))
+    function(by(n), by(scale), source, by(stride), target, by(stride))
+
+
+def fits(y: Array, x: Array) -> bool:
+    """Return whether both are vectors of one kind that BLAS can go through."""
+    same = x.dtype == y.dtype and x.shape == y.shape and x.strides == y.strides
+    return same and y.ndim == 1 and y.strides[0] > 0 and y.flags.writeable

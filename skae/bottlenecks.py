@@ -53,9 +53,6 @@ class Bottleneck(ABC):
     #: Whether what becomes of a row in training depends on its batch.
     rows_meet: bool = False
 
-    #: Whether the code jumps where the encoder's output passes a threshold.
-    selects: bool = False
-
     def start(self, n_components: int) -> Array:
         """Return the units' own numbers at first, of shape (n_own, n_components)."""
         return np.zeros((self.n_own, n_components))
@@ -448,11 +445,6 @@ class SparseCode(Bottleneck):
     def rows_meet(self) -> bool:  # type: ignore[override]
         """Whether they meet in the penalty."""
         return self.penalty.rows_meet
-
-    @property
-    def selects(self) -> bool:  # type: ignore[override]
-        """Whether the penalty does."""
-        return self.penalty.selects
 
     # --- the units' own numbers ---------------------------------------------------
 

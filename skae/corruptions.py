@@ -33,8 +33,8 @@ WORD = 2**16
 def random_words(shape: tuple[int, ...], rng: Generator) -> Array:
     """Return uniform words; `below` turns them into events of any probability."""
     size = math.prod(shape)
-    raw = np.asarray(rng.bit_generator.random_raw(-(-size // 4)))
-    return raw.view(np.uint16)[:size].reshape(shape)
+    long = rng.integers(2**64 - 1, size=-(-size // 4), dtype=np.uint64, endpoint=True)
+    return long.view(np.uint16)[:size].reshape(shape)
 
 
 def below(words: Array, probability: float) -> Array:
@@ -124,8 +124,7 @@ class AdditiveGaussian(Corruption):
 
     def corrupt(self, x: Array, draws: Any, level: float, bounds: Bounds) -> None:
         """Add ``level * e``."""
-        draws *= level
-        x += draws
+        x += level * draws
 
 
 class SaltAndPepper(Corruption):

@@ -60,11 +60,19 @@ class Crew:
                     work((0, 1))
             return
         self._phases = phases
+        token = _hired.set(_BUSY)
         try:
             self._barrier.wait()
             self._go_through(0)
         except threading.BrokenBarrierError:
-            raise self._errors[0] from None
+            error = self._errors[0] if self._errors else RuntimeError("it has ended")
+            raise error from None
+        except BaseException as error:
+            self._errors.append(error)
+            self._barrier.abort()
+            raise
+        finally:
+            _hired.reset(token)
 
     def dismiss(self) -> None:
         """Let the other members go."""
@@ -98,8 +106,8 @@ def alone(work: Callable[[], None]) -> Work:
     return lambda part: None if part[0] else work()
 
 
-#: A crew of one needs no threads.
-_NOBODY = Crew(1)
+#: Crews of one need no threads. The second is there for what a phase itself calls.
+_NOBODY, _BUSY = Crew(1), Crew(1)
 
 #: The crew of whoever asks.
 _hired: ContextVar[Crew] = ContextVar("crew", default=_NOBODY)

@@ -100,6 +100,13 @@ class Distribution(Component, ABC):
     #: True where the columns are one variable: every row sums to one.
     sums_to_one: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let `misfit` be found anew where a subclass changes what it comes from."""
+        super().__init_subclass__(**kwargs)
+        changed = {"nll", "gradient"} & set(vars(cls))
+        if changed and "misfit" not in vars(cls):
+            cls.misfit = Distribution.misfit  # type: ignore[method-assign]
+
     @abstractmethod
     def nll(self, x: Array, eta: Array, shared: Array, out: Array) -> None:
         """Write ``-log p(x | eta)`` of every entry to `out`, in nats."""

@@ -26,10 +26,10 @@ from skae.network import WIDTH, Chain, Padded, encoder_decoder, initialize
 from skae.objective import Objective
 from skae.rows import Columns, Rows, rows_in_block
 
-__all__ = ["SMALL", "Model", "Plan"]
+__all__ = ["Model", "Plan"]
 
-#: Networks no wider than this are left to one thread: threads that wait for each other
-#: cost more than they bring, a hundred times more on a busy machine.
+#: Networks no wider than this are not shared by a crew, which would cost more than it
+#: brings: their products are the same in any number of threads.
 SMALL = 256
 
 #: Products of two numbers that are worth a thread of their own.

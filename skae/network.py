@@ -282,7 +282,7 @@ class Padded:
         n_rows, tape = len(x), self.tape
         if self.multiple == 1:
             tape = tape.rows(0, n_rows)
-        elif x.shape != self.shape:
+        elif x.shape != self.shape or x.dtype != tape.outputs[0].dtype:
             self.block[:n_rows, : x.shape[1]] = x
             self.block[n_rows:] = 0.0
             x = self.block

@@ -16,7 +16,7 @@ Five conventions hold everywhere.
    are divided by what as many rows weigh on average; there is no other normalisation.
 2. The decoder's output `eta` is unconstrained; the distribution gives it its meaning,
    with `shared`, its parameters that are the same for all rows: log-scales, say.
-3. Gradients add; deltas are overwritten.
+3. Gradients add, or start afresh; deltas are overwritten.
 4. Randomness comes first: once a batch is drawn, the objective is a deterministic
    function of the parameters, and every gradient can be checked.
 5. The units of a code may keep numbers of their `own`: thresholds, say, or the rows
@@ -84,6 +84,9 @@ class Loss(NamedTuple):
 @dataclass
 class Batch:
     """The memory for one batch: rows, draws, activations, deltas and losses.
+
+    Where the code is the encoder's output itself, `code`, `d_code`, `total`, `loss` and
+    `share` are memory of the encoder, of `misfit` and of `weight`; `cost` stays zero.
 
     Attributes
     ----------
@@ -237,7 +240,10 @@ class Objective:
         return [*slots, Slot(self.own.start, (learned,))]
 
     def rows(self, part: Part = (0, 1)) -> dict[int, slice]:
-        """Return the rows of everything that has a gradient, or a share of them."""
+        """Return the rows of everything that has a gradient, or a share of them.
+
+        Keys are the places where slots start.
+        """
         return pieces(self.slots, part)
 
     def weights(self, part: Part = (0, 1)) -> list[slice]:
@@ -267,17 +273,15 @@ class Objective:
         target = (
             x if self.n_targets is None else np.empty((n_rows, self.n_targets), dtype)
         )
-        encoder, weight = (
-            Tape.empty(self.encoder, n_rows, dtype),
-            np.empty(n_rows, dtype),
-        )
+        encoder = Tape.empty(self.encoder, n_rows, dtype)
+        weight = np.empty(n_rows, dtype)
         misfit, cost = np.zeros((2, n_rows, n_samples), dtype)
         if self.bottleneck.is_plain:
             code, d_code = encoder.outputs[-1][:, None], encoder.deltas[-1][:, None]
-            total, loss, share = misfit, misfit[:, 0], weight[:, None]
+            total, loss, of_draw = misfit, misfit[:, 0], weight[:, None]
         else:
             code, d_code = np.empty((2, n_rows, n_samples, k), dtype)
-            total, share = np.empty((2, n_rows, n_samples), dtype)
+            total, of_draw = np.empty((2, n_rows, n_samples), dtype)
             loss = np.empty(n_rows, dtype)
         return Batch(
             x=x,
@@ -295,7 +299,7 @@ class Objective:
             misfit=misfit,
             cost=cost,
             total=total,
-            share=share,
+            share=of_draw,
             loss=loss,
         )
 
@@ -392,7 +396,7 @@ class Objective:
         """Add the gradient, given all deltas; shares of it are independent.
 
         `rows` are what `rows` returns for a share. If `fresh`, what was there before
-        does not count.
+        does not count; a decoder with tied weights needs the encoder's gradient then.
         """
         rows = self.rows() if rows is None else rows
         z, x = batch.code.reshape(-1, self.n_components), batch.x_in

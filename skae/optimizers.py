@@ -49,26 +49,35 @@ class Moments:
         Running averages, one row for each.
     n_steps : int
         Steps taken so far.
+    age : int
+        Steps since the units of the averages were one; see `add_fading`.
     """
 
     arrays: Array
     n_steps: int
+    age: int = 0
 
     def at(self, place: slice) -> Moments:
         """Return a view of what concerns some of the parameters."""
-        return Moments(self.arrays[:, place], self.n_steps)
+        return Moments(self.arrays[:, place], self.n_steps, self.age)
+
+    def count(self) -> None:
+        """Count a step."""
+        self.n_steps += 1
+        self.age += 1
 
 
-def add_fading(total: Array, value: Array, keep: float, t: int) -> float:
+def add_fading(total: Array, value: Array, keep: float, age: int) -> float:
     """Count what a sum holds `keep` times, and add a value; return the sum's unit.
 
-    Instead of the sum, its unit changes from step `t` to step: that saves a pass over
-    memory. Every so many steps the unit is made one again.
+    Instead of the sum, its unit changes from step to step: that saves a pass over
+    memory. Every so many steps the unit is made one again. `age` are the steps since
+    it was one at first, this one included.
     """
     n_steps = longest(keep)
-    if t % n_steps == 0:
+    if age % n_steps == 0:
         total *= keep**n_steps
-    unit = float(keep ** -(t % n_steps))
+    unit = float(keep ** -(age % n_steps))
     add_scaled(total, unit, value)
     return unit
 
@@ -107,7 +116,7 @@ class Optimizer(Component, ABC):
 
         Only the parameters in `places` move.
         """
-        moments.n_steps += 1
+        moments.count()
         self.move(theta, grad, moments, rate, places)
 
     def move(
@@ -124,6 +133,10 @@ class Optimizer(Component, ABC):
 
     def decay(self, weights: Sequence[Array], rate: float) -> None:
         """Shrink weights before a step, if the rule is `decoupled`."""
+        return
+
+    def rest(self, moments: Moments) -> None:
+        """Make the averages' units one, so that another rule can go on with them."""
         return
 
     @abstractmethod
@@ -270,15 +283,22 @@ class Adam(Optimizer):
         # the units of the sums M and V, all scalars fold into two:
         #     theta -= rate' M / (sqrt(V) + epsilon'),   root = sqrt(V / v-hat)
         (mean, square), t = moments.arrays, moments.n_steps
-        u = add_fading(mean, grad, self.beta_1, t)
+        u = add_fading(mean, grad, self.beta_1, moments.age)
         np.square(grad, out=grad)
-        w = add_fading(square, grad, self.beta_2, t)
+        w = add_fading(square, grad, self.beta_2, moments.age)
         root = math.sqrt(w * (1 - self.beta_2**t) / (1 - self.beta_2))
         np.sqrt(square, out=grad)
         grad += self.epsilon * root
         np.divide(mean, grad, out=grad)
         rate *= root * (1 - self.beta_1) / (1 - self.beta_1**t) / u
         add_scaled(theta, -rate, grad)
+
+    def rest(self, moments: Moments) -> None:
+        """Make the averages' units one, so that other rates of decay can go on."""
+        keeps = self.beta_1, self.beta_2
+        for total, keep in zip(moments.arrays, keeps, strict=True):
+            total *= keep ** (moments.age % longest(keep))
+        moments.age = 0
 
 
 class AdamW(Optimizer):
@@ -315,7 +335,16 @@ class AdamW(Optimizer):
             weight *= 1 - rate * self.alpha
 
     def _move(self, theta: Array, grad: Array, moments: Moments, rate: float) -> None:
-        Adam(self.beta_1, self.beta_2, self.epsilon)._move(theta, grad, moments, rate)
+        self._adam._move(theta, grad, moments, rate)
+
+    def rest(self, moments: Moments) -> None:
+        """Make the averages' units one, so that other rates of decay can go on."""
+        self._adam.rest(moments)
+
+    @property
+    def _adam(self) -> Adam:
+        """The rule without its decay of weights."""
+        return Adam(self.beta_1, self.beta_2, self.epsilon)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

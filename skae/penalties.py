@@ -62,9 +62,6 @@ class Penalty(Component, ABC):
     #: Whether `backward` is the derivative of what `forward` writes.
     is_differentiable: ClassVar[bool] = True
 
-    #: Whether the code jumps where the encoder's output passes a threshold.
-    selects: ClassVar[bool] = False
-
     #: Whether the penalty looks at how large outputs are, so that the decoder's
     #: directions for the units should have the same length.
     compares_sizes: ClassVar[bool] = False
@@ -319,7 +316,7 @@ def norms(h: Array) -> tuple[Array, Array]:
 class Selection(Penalty):
     """A penalty that lets some units fire as they are, for nothing."""
 
-    selects = compares_sizes = True
+    compares_sizes = True
 
     def backward(
         self,
@@ -555,7 +552,7 @@ class JumpReLU(Penalty):
     activations = frozenset({"identity"})
     n_learned = 1
     is_differentiable = False
-    selects = compares_sizes = True
+    compares_sizes = True
 
     def __init__(self, initial_threshold: float = 0.1, bandwidth: float = 0.5) -> None:
         self.initial_threshold = initial_threshold
@@ -613,7 +610,7 @@ class Gated(Penalty):
     activations = frozenset({"identity"})
     n_learned = 2
     is_differentiable = False
-    selects = compares_sizes = has_gate = True
+    compares_sizes = has_gate = True
 
     @property
     def start(self) -> tuple[float, ...]:

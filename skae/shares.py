@@ -1,7 +1,7 @@
 """What each member of a crew does in a step of training, with its share of the memory.
 
 A member has some rows of the batch, from data to deltas, and then some rows of the
-weights, from gradient to step. Nothing is written by two members.
+weights, from gradient to step. Within a phase nothing is written by two members.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from skae.rows import Rows
 __all__ = ["Share", "each"]
 
 #: The loss of no rows.
-NOTHING = Loss(0.0, 0.0, 0.0)
+NO_LOSS = Loss(0.0, 0.0, 0.0)
 
 
 class Share:
@@ -65,7 +65,7 @@ class Share:
         self.batch = whole.rows(self.place.start, self.place.stop)
         self.params, self.grads = objective.of(theta, part), objective.of(grad, part)
         self.places, self.mine = objective.places(part), objective.rows(part)
-        self.loss, self.penalty = NOTHING, 0.0
+        self.loss, self.penalty = NO_LOSS, 0.0
 
     # --- rows of the batch ----------------------------------------------------------
 

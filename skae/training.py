@@ -88,7 +88,7 @@ class Trainer:
         self.params, self.grads = objective.of(theta), objective.of(self.grad)
         self.batch = objective.batch(self.batch_size, theta.dtype)
         self.teams: dict[tuple[int, int], list[Share]] = {}
-        self.fixed = np.equal(*limits)
+        self.fixed, self.own = np.equal(*limits), self.params.own
         self.mean_weight, self.n_rows = rows.mean_weight, len(rows)
         self.first_loss: float | None = None
 
@@ -211,7 +211,7 @@ class Trainer:
     ) -> Loss:
         """Move the parameters once, by the gradient of these rows; return the loss."""
         team, objective = self.team(len(index)), self.objective
-        moments.n_steps += 1
+        moments.count()
         phases = self.deltas(team, index, total)
         hired().run(*phases, *self.moving(team, optimizer, moments, rate))
         loss = self.checked(total_loss(team), sum(share.penalty for share in team))

@@ -381,3 +381,18 @@ def test_what_rows_meet_in_is_remembered(penalty):
     settled = bottleneck.settle(lambda: iter([(h, weight)]), own)
     expected = penalty.settle(lambda: iter([(h, weight)]), own[:1])
     np.testing.assert_array_equal(settled, np.vstack([expected, own[1:]]))
+
+
+@pytest.mark.parametrize("extreme", [-30.0, 5.0, np.nan])
+@pytest.mark.parametrize("inside", [-20.0, 0.0, 2.0])
+def test_log_variances_bend_beyond_their_limits_only(inside, extreme):
+    h = np.array([[1.0, inside], [2.0, extreme]])
+    mu, log_variance = posterior(h)
+    np.testing.assert_array_equal(mu[:, 0], [1.0, 2.0])
+    assert log_variance[0, 0] == inside
+    limit = np.clip(extreme, -20.0, 2.0)
+    bent = limit + np.sign(extreme - limit) * np.log1p(abs(extreme - limit))
+    np.testing.assert_allclose(log_variance[1, 0], bent)
+    alone = posterior(h[:1])[1]
+    np.testing.assert_array_equal(alone, log_variance[:1])
+    assert posterior(np.empty((0, 4)))[1].shape == (0, 2)

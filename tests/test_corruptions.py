@@ -115,3 +115,27 @@ def test_words_of_any_shape(shape):
     assert words.shape == shape
     assert below(words, 1.0).all()
     assert not below(words, 0.0).any()
+
+
+@pytest.mark.parametrize("probability", [0.0, 1e-5, 0.05, 0.3, 0.50001, 0.99999, 1.0])
+def test_words_below_a_probability_are_counted_exactly(probability):
+    words = np.arange(2**16, dtype=np.uint16)
+    assert below(words, probability).sum() == round(2**16 * probability)
+
+
+@pytest.mark.parametrize("kind", [np.random.SFC64, np.random.PCG64, np.random.MT19937])
+def test_words_are_uniform_whatever_the_generator(kind):
+    words = random_words((300, 1001), np.random.Generator(kind(0)))
+    assert words.shape == (300, 1001)
+    for shift in range(16):  # every bit, in every place of a longer word
+        bits = (words.ravel()[: 300 * 1000].reshape(-1, 4) >> shift) & 1
+        np.testing.assert_allclose(bits.mean(axis=0), 0.5, atol=0.01)
+
+
+def test_draws_can_be_used_again():
+    corruption, x = CORRUPTIONS["gaussian"](), np.zeros((5, 3))
+    draws = corruption.draw(x.shape, 0.5, np.random.default_rng(0))
+    first, second = x.copy(), x.copy()
+    corruption.corrupt(first, draws, 0.5, BOUNDS)
+    corruption.corrupt(second, draws, 0.5, BOUNDS)
+    np.testing.assert_array_equal(first, second)

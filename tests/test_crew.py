@@ -80,8 +80,53 @@ def test_an_error_of_any_member_is_raised(who):
 
     with pytest.raises(ZeroDivisionError, match="so it is"):
         members.run([fail], [lambda part: None])
+    with pytest.raises(ZeroDivisionError, match="so it is"):
+        members.run([lambda part: None])
     members.dismiss()
     assert n_threads() == 0
+
+
+def test_a_dismissed_crew_does_nothing():
+    members = Crew(2)
+    members.dismiss()
+    with pytest.raises(RuntimeError, match="ended"):
+        members.run([lambda part: None])
+
+
+def test_what_a_phase_calls_works_alone():
+    sizes = []
+
+    def work(part):
+        with crew(2) as inner:
+            inner.run([lambda part: sizes.append(part)])
+
+    with threadpool_limits(2, user_api="blas"), crew(2) as members:
+        members.run([work], [work])
+        assert hired() is members
+    assert sizes == [(0, 1)] * 2 * members.size
+
+
+def test_the_last_of_overlapping_crews_lifts_the_limit():
+    first, second = crew(2), crew(2)
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with second:
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    limit = threadpool_limits(2, user_api="blas")
+    try:
+        with first:
+            thread.start()
+            entered.wait()
+        assert blas_threads() == {1}
+        leave.set()
+        thread.join()
+        assert blas_threads() == {2}
+    finally:
+        limit.restore_original_limits()
 
 
 def test_members_ignore_floating_point_trouble():
@@ -155,7 +200,9 @@ def test_no_thread_is_free_within_joblib_s_threads():
         assert parallel(joblib.delayed(free_threads)() for _ in range(4)) == [1] * 4
 
 
-def test_processes_of_joblib_share_the_threads():
+def test_processes_of_joblib_share_the_threads(monkeypatch):
+    for library in ("OPENBLAS", "OMP", "MKL", "BLIS"):
+        monkeypatch.delenv(f"{library}_NUM_THREADS", raising=False)
     parallel = joblib.Parallel(n_jobs=2, backend="loky")
     found = parallel(joblib.delayed(free_threads)() for _ in range(2))
     assert max(found) <= max(1, joblib.cpu_count() // 2)

@@ -753,3 +753,39 @@ def test_support_sample_is_inside(name, rng):
     assert len(np.unique(x)) > (1 if distribution.support.high == 1 else 5)
     if distribution.sums_to_one:
         np.testing.assert_array_equal(x.sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("n_samples", [1, 3])
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("size", [0.0, 0.3])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_misfit_is_what_nll_and_gradient_say(name, size, learns, n_samples):
+    family, rng = DISTRIBUTIONS[name](), np.random.default_rng(0)
+    x = support_sample(family, (6, 1, 4), rng)
+    eta = rng.standard_normal((6, n_samples, family.n_outputs(4)))
+    shared = np.full(family.n_shared(4), size)
+    nll, slope = np.empty((6, n_samples, 4)), np.empty_like(eta)
+    by_shared = [np.empty((6, n_samples, len(shared))) for _ in range(2)]
+    family.nll(x, eta, shared, nll)
+    family.gradient(x, eta, shared, slope, by_shared[0] if learns else None)
+    out, found = np.empty((6, n_samples)), np.empty_like(eta)
+    family.misfit(x, eta, shared, out, found, by_shared[1] if learns else None)
+    np.testing.assert_allclose(out, nll.sum(axis=2), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found, slope, rtol=1e-12, atol=1e-12)
+    if learns:
+        np.testing.assert_array_equal(*by_shared)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "squared_error"])
+def test_a_subclass_that_changes_the_loss_changes_the_misfit(name):
+    class Tenfold(DISTRIBUTIONS[name]):
+        def nll(self, x, eta, shared, out):
+            super().nll(x, eta, shared, out)
+            out *= 10
+
+    x, eta = np.full((3, 1, 2), 0.25), np.full((3, 1, 2), 0.5)
+    shared = np.zeros(Tenfold().n_shared(2))
+    plain, tenfold, slope = np.empty((3, 1)), np.empty((3, 1)), np.empty_like(eta)
+    DISTRIBUTIONS[name]().misfit(x, eta, shared, plain, slope)
+    Tenfold().misfit(x, eta, shared, tenfold, slope)
+    np.testing.assert_allclose(tenfold, 10 * plain)

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from skae.layout import Layout, Slot, runs
+from skae.layout import Layout, Slot, pieces, runs
 
 
 def test_slots_fill_the_vector_without_overlap():
@@ -82,3 +82,20 @@ def test_a_layout_goes_on_from_what_there_is():
     layout = Layout(7)
     assert layout.slot(2, 2) == Slot(7, (2, 2))
     assert layout.size == 11
+
+
+def test_pieces_are_nearly_equal_whole_rows_in_order():
+    layout = Layout()
+    slots = [layout.slot(7, 5), layout.slot(5), layout.slot(0), layout.slot(11, 3)]
+    parts = [pieces(slots, (i, 3)) for i in range(3)]
+    for slot in (slots[0], slots[1], slots[3]):
+        rows = [part[slot.start] for part in parts]
+        assert [r.start for r in rows] == [0, *(r.stop for r in rows[:-1])]
+        assert rows[-1].stop == slot.shape[0]
+    sizes = []
+    for part in parts:
+        places = [slot.rows(part[slot.start]) for slot in slots if slot.size]
+        assert len(runs(places)) == 1
+        sizes.append(sum(place.size for place in places))
+    assert sum(sizes) == layout.size
+    assert max(sizes) - min(sizes) <= 5

@@ -6,6 +6,8 @@ from skae.activations import ACTIVATIONS
 from skae.layout import Layout, pieces
 from skae.network import (
     BLOCK,
+    FEW_ROWS,
+    MANY_WEIGHTS,
     WIDTH,
     Chain,
     Padded,
@@ -13,6 +15,7 @@ from skae.network import (
     encoder_decoder,
     filled_up,
     initialize,
+    times_transposed,
 )
 
 ALL = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -273,3 +276,21 @@ def test_filled_up_layers_are_copies():
     np.testing.assert_array_equal(padded(x), before)
     assert [layer.widths for layer in padded.chain.layers] == [(8, 8), (8, 8)]
     assert isinstance(padded.chain, Chain)
+
+
+@pytest.mark.parametrize("n_rows", [1, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("n_in", [4, MANY_WEIGHTS // 8, MANY_WEIGHTS // 8 + 1])
+def test_products_with_a_transposed_weight(n_in, n_rows):
+    rng = np.random.default_rng(0)
+    weight, d = rng.standard_normal((n_in, 8)), rng.standard_normal((n_rows, 8))
+    out = np.full((n_rows, n_in), np.nan)
+    times_transposed(d, weight, out)
+    np.testing.assert_allclose(out, d @ weight.T, rtol=1e-12, atol=1e-13)
+
+
+def test_rows_of_another_type_are_cast():
+    net = Net((8, 16))
+    padded = Padded(net.down, net.theta, 8, np.dtype(np.float32))
+    x = rng_rows(8, 8)
+    assert padded(x).dtype == np.float32
+    np.testing.assert_array_equal(padded(x), padded(x.astype(np.float32)))

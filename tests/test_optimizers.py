@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skae.optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW
+from skae.optimizers import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, longest
 
 RATES = {"adadelta": 1.0, "adagrad": 0.5, "sgd": 0.01}
 CURVATURE = np.array([1.0, 10.0, 0.1, 3.0])
@@ -161,3 +161,43 @@ def test_adamw_decays_weights_and_not_biases():
 def test_schedule(name, expected):
     factors = [SCHEDULES[name](k + 1, 3, 0.5, k) for k in range(3)]
     np.testing.assert_allclose(factors, expected)
+
+
+@pytest.mark.parametrize("beta_1", [0.0, 1e-6, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_unit_of_averages_does_not_matter(dtype, beta_1):
+    gradients = np.random.default_rng(0).standard_normal((200, 3))
+    theta, m, v = np.zeros((3, 3))
+    for t, g in enumerate(gradients, start=1):
+        m, v = beta_1 * m + (1 - beta_1) * g, 0.99 * v + 0.01 * g**2
+        corrected = np.sqrt(v / (1 - 0.99**t)) + 1e-8
+        theta = theta - 0.1 * m / (1 - beta_1**t) / corrected
+    found = steps(Adam(beta_1, 0.99), gradients.astype(dtype))
+    rounding = 100 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found, theta, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("rest", [1, 7, 64, 100])
+def test_other_rates_of_decay_can_go_on(rest, kind):
+    gradients = np.random.default_rng(0).standard_normal((150, 3))
+    ours, theirs = np.zeros(3), np.zeros(3)
+    moments, m, v = kind().init(ours), np.zeros(3), np.zeros(3)
+    for t, g in enumerate(gradients, start=1):
+        beta = 0.9 if t <= rest else 0.5
+        rule = kind(beta, 0.99 if t <= rest else 0.9, 1e-8)
+        if t == rest + 1:
+            kind(0.9, 0.99, 1e-8).rest(moments)
+        rule.step(ours, g.copy(), moments, 0.1)
+        m, v = beta * m + g, rule.beta_2 * v + g**2
+        mean = m * (1 - beta) / (1 - beta**t)
+        square = v * (1 - rule.beta_2) / (1 - rule.beta_2**t)
+        theirs -= 0.1 * mean / (np.sqrt(square) + 1e-8)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("keep", [0.0, 1e-6, 0.5, 0.9, 0.999, 0.999999])
+def test_units_stay_small(keep):
+    assert 1 <= longest(keep) <= 64
+    if longest(keep) > 1:
+        assert keep ** -(longest(keep) - 1) <= 1e4

@@ -74,7 +74,7 @@ divided by skae's. The columns of the other libraries are their time divided by 
 above one, skae is faster. They give the median of the ratios in each round, and the
 least and the largest. skae, MLPRegressor and PyOD are timed by the difference of two
 fits, so that what surrounds training cancels; PyOD leaves out the short last batch of
-an epoch. JAX draws by its default generator, which is the fastest of its own here.
+an epoch. JAX draws by its default generator.
 
 {absent}The models, from the columns to the code (the decoder mirrors them), and rows a
 step:

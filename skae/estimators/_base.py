@@ -41,7 +41,7 @@ from skae.crew import Crew, crew
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.estimators._fitted import FittedAutoencoder, new_generator
 from skae.layout import Array
-from skae.model import SMALL, Model, Plan
+from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
 from skae.penalties import Penalty
 from skae.rows import Columns, Rows, arrange
@@ -64,8 +64,10 @@ LOST = 2.0
 #: and a row given twice are the same; beyond, each row has its own.
 MOST_SHARED = 256
 
-#: Rows of a batch that are worth a thread of their own.
-FEWEST_SHARED = 32
+#: What is worth a thread of its own in a step of training: rows of a batch, and their
+#: number times that of the parameters. Below, threads that wait for each other cost
+#: more than they bring, a hundred times more on a busy machine.
+FEWEST_SHARED, LEAST_WORK = 16, 2**24
 
 #: Fixed draws of a random code with which held-out rows are judged.
 DRAWS = 4
@@ -510,9 +512,9 @@ class BaseAutoencoder(FittedAutoencoder):
 
     def _crew(self, trainer: Trainer) -> AbstractContextManager[Crew]:
         """Hire who shares the work, or nobody if there is little to do."""
-        widths = *self._plan["down"], *self._plan["up"]
-        small = max(trainer.batch_size, *widths) <= SMALL
-        return crew(1 if small else trainer.batch_size // FEWEST_SHARED)
+        n_rows = trainer.batch_size
+        work = n_rows * len(trainer.theta) // LEAST_WORK
+        return crew(max(1, min(n_rows // FEWEST_SHARED, work)))
 
     def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
         """Run the solver."""
@@ -703,6 +705,7 @@ class BaseAutoencoder(FittedAutoencoder):
             rate = float(self.learning_rate_init)
             self._before_epoch(trainer, n_iter + 1, 0, moments)
             monitor(trainer.epoch(optimizer, moments, rate))
+        optimizer.rest(moments)
         self._record(monitor, len(trainer.rows))
         self.n_iter_ += n_iter
         return moments

@@ -1,7 +1,6 @@
 """Fitted stacks as scikit-learn's own networks.
 
-These are imported when they are asked for: it would double the time that importing
-this library takes.
+These are imported when they are asked for, to keep the import of this library short.
 """
 
 from __future__ import annotations
