@@ -126,7 +126,7 @@ def draw(model, X):
     shape = (side, side) if side * side == X.shape[1] else (1, X.shape[1])
     noisy = X[:10].copy()
     masking = Masking()
-    words = masking.draw(X.shape, NOISE, np.random.default_rng(0))
+    words = masking.draw(noisy.shape, NOISE, np.random.default_rng(0))
     masking.corrupt(noisy, words, NOISE, (X, X))
     figure = plt.figure(figsize=(9, 5), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
