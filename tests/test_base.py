@@ -238,8 +238,8 @@ def test_fits_side_by_side_take_one_thread_each(rows, sizes, monkeypatch):
         search.fit(rows[0])
         assert max(sizes) == 2
         sizes.clear()
-        with joblib.parallel_config("threading", n_jobs=2):
-            search.fit(rows[0])
+        with joblib.parallel_config("threading"):
+            search.set_params(n_jobs=2).fit(rows[0])
     assert set(sizes) == {1}
 
 
