@@ -14,7 +14,7 @@ import numpy as np
 
 from skae.layout import Array
 
-__all__ = ["ACTIVATIONS", "Activation", "logistic", "softplus", "zeros"]
+__all__ = ["ACTIVATIONS", "Activation", "logistic", "softplus", "zero_row"]
 
 LEAK = 0.01
 SELU_ALPHA = 1.6732632423543772
@@ -63,7 +63,7 @@ def lecun(fan_in: int, fan_out: int) -> float:
     return math.sqrt(3.0 / fan_in)
 
 
-def zeros(a: Array) -> Array:
+def zero_row(a: Array) -> Array:
     """Return a row of zeros: NumPy is faster with two arrays than with a number."""
     return np.zeros(a.shape[-1:], a.dtype)
 
@@ -85,7 +85,7 @@ def softplus(a: Array, scratch: Array) -> None:
     np.negative(scratch, out=scratch)
     np.exp(scratch, out=scratch)
     np.log1p(scratch, out=scratch)
-    np.maximum(a, zeros(a), out=a)
+    np.maximum(a, zero_row(a), out=a)
     a += scratch
 
 
@@ -126,7 +126,7 @@ def tanh_chain(a: Array, d: Array, scratch: Array) -> None:
 
 def relu_apply(a: Array, scratch: Array) -> None:
     """Apply ``f(z) = max(z, 0)``."""
-    np.maximum(a, zeros(a), out=a)
+    np.maximum(a, zero_row(a), out=a)
 
 
 def relu_chain(a: Array, d: Array, scratch: Array) -> None:
@@ -152,7 +152,7 @@ def elu_apply(a: Array, scratch: Array) -> None:
     """Apply ``f(z) = z`` where ``z > 0``, else ``exp(z) - 1``."""
     np.minimum(a, 0, out=scratch)
     np.expm1(scratch, out=scratch)
-    np.maximum(a, zeros(a), out=a)
+    np.maximum(a, zero_row(a), out=a)
     a += scratch
 
 

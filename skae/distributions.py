@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 
 from skae._validation import POSITIVE, Interval
-from skae.activations import logistic, softplus, zeros
+from skae.activations import logistic, softplus, zero_row
 from skae.component import Component, Range
 from skae.layout import Array
 
@@ -1106,7 +1106,7 @@ class Bernoulli(Distribution):
         It gives ``logistic(eta) = (1 + t) / 2`` and, because ``exp(-|eta|)`` is
         ``(1 - |t|) / (1 + |t|)``, also ``log(1 + exp(-|eta|)) = log 2 - log(1 + |t|)``.
         """
-        entries = np.maximum(eta, zeros(eta))
+        entries = np.maximum(eta, zero_row(eta))
         np.multiply(x, eta, out=d_eta)
         entries -= d_eta
         out[...] = row_sums(entries)
