@@ -12,9 +12,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
-from sklearn.base import (
-    BaseEstimator,
-)
 from sklearn.exceptions import ConvergenceWarning
 
 from skae._validation import (
@@ -39,7 +36,7 @@ from skae.composite import as_distribution, plain
 from skae.corruptions import CORRUPTIONS, Corruption, NoCorruption
 from skae.crew import Crew, crew
 from skae.distributions import DISTRIBUTIONS, Distribution
-from skae.estimators._fitted import FittedAutoencoder, new_generator
+from skae.estimators._fitted import FittedAutoencoder, all_or_nothing, new_generator
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
@@ -50,7 +47,6 @@ from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, 
 __all__ = [
     "LOST",
     "BaseAutoencoder",
-    "all_or_nothing",
     "check_differentiable",
     "checked_corruption",
     "random_objective",
@@ -107,18 +103,6 @@ def check_differentiable(penalty: Penalty, given: str | Penalty) -> None:
             f"solver='lbfgs' needs the gradient of the loss over all rows, which "
             f"penalty={given!r} does not have: choose another solver or penalty."
         )
-
-
-@contextmanager
-def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
-    """Give the estimator back its former attributes if the block fails."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 def can_continue(estimator: BaseAutoencoder, name: str) -> None:

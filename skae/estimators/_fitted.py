@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,13 @@ from skae.layout import Array
 from skae.model import Model, Plan
 from skae.rows import Columns
 
-__all__ = ["FittedAutoencoder", "check_codes", "has_likelihood", "new_generator"]
+__all__ = [
+    "FittedAutoencoder",
+    "all_or_nothing",
+    "check_codes",
+    "has_likelihood",
+    "new_generator",
+]
 
 
 def can_decode(estimator: FittedAutoencoder, name: str) -> None:
@@ -52,6 +60,18 @@ def new_generator(random_state: Any) -> Generator:
     if random_state is None:
         return Generator(SFC64())
     return Generator(SFC64(check_random_state(random_state).randint(2**31 - 1)))
+
+
+@contextmanager
+def all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
+    """Give the estimator back its former attributes if the block fails."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 def check_codes(codes: Any, name: str, accept_sparse: str | bool) -> Any:

@@ -15,11 +15,10 @@ from skae.corruptions import Corruption
 from skae.distributions import Distribution
 from skae.estimators._base import (
     LOST,
-    all_or_nothing,
     checked_corruption,
     random_objective,
 )
-from skae.estimators._fitted import new_generator
+from skae.estimators._fitted import all_or_nothing, new_generator
 from skae.estimators._stack import BaseStack
 from skae.layout import Array, Layout
 from skae.model import Model, Plan
