@@ -7,4 +7,4 @@ __all__ = ["STATE_FORMAT", "__version__"]
 __version__ = "0.1.0.dev0"
 
 #: Raised by one whenever fitted attributes change their names or their meaning.
-STATE_FORMAT = 3
+STATE_FORMAT = 4

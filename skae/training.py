@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,16 @@ from skae.optimizers import Moments, Optimizer
 from skae.rows import Rows
 from skae.shares import Share, each
 
-__all__ = ["DivergenceError", "Monitor", "Stopping", "Trainer", "descend", "lbfgs"]
+__all__ = [
+    "Course",
+    "DivergenceError",
+    "Monitor",
+    "Stopping",
+    "Trainer",
+    "Watch",
+    "descend",
+    "lbfgs",
+]
 
 
 #: SciPy's status after a callback has asked to stop.
@@ -38,6 +47,65 @@ class DivergenceError(ValueError):
     def __init__(self, reason: str, finished: bool = False) -> None:
         super().__init__(reason)
         self.finished = finished
+
+
+@dataclass
+class Course:
+    """How far a descent has come, between any two steps.
+
+    Attributes
+    ----------
+    moments : Moments
+        What the optimiser remembers.
+    epoch : int
+        Epochs that have ended.
+    drops : int
+        How often the learning rate has been dropped.
+    is_over : bool
+        Whether the descent has come to its end.
+    n_seen : int
+        Rows visited in the epoch under way.
+    sums : ndarray of shape (3,)
+        Sums over these rows of the parts of the loss.
+    generator : dict or None
+        The generator's state before it drew the order of this epoch.
+    own : ndarray or None
+        The units' own numbers at the beginning of this epoch.
+    """
+
+    moments: Moments
+    epoch: int = 0
+    drops: int = 0
+    is_over: bool = False
+    n_seen: int = 0
+    sums: Array = field(default_factory=lambda: np.zeros(len(Loss._fields)))
+    generator: dict[str, Any] | None = None
+    own: Array | None = None
+
+    def count(self, n_rows: int, loss: Loss) -> None:
+        """Count the rows of a step."""
+        self.n_seen += n_rows
+        self.sums = self.sums + np.multiply(n_rows, loss)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on from here."""
+        return vars(self) | {"moments": vars(self.moments)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` has returned."""
+        vars(self).update(state | {"moments": Moments(**state["moments"])})
+
+    def end_epoch(self) -> Loss:
+        """Return the mean loss of the rows visited; begin with the next epoch."""
+        loss = Loss(*(self.sums / self.n_seen).tolist())
+        self.epoch, self.n_seen = self.epoch + 1, 0
+        self.sums = np.zeros_like(self.sums)
+        return loss
+
+
+def never() -> bool:
+    """Go on after a step."""
+    return False
 
 
 class Trainer:
@@ -181,25 +249,66 @@ class Trainer:
         hired().run(*self.deltas(team, index, total))
         return team[0].whole
 
-    def epoch(self, optimizer: Optimizer, moments: Moments, rate: float) -> Loss:
+    def epoch(
+        self,
+        optimizer: Optimizer,
+        course: Course,
+        rate: float,
+        pause: Callable[[], bool] = never,
+    ) -> Loss:
         """Take one step for each batch; return the mean loss in nats per row.
 
         A batch's weights are divided by what a batch of its size weighs on average, and
-        not by what it happens to weigh: so its gradient is right in expectation.
+        not by what it happens to weigh: so its gradient is right in expectation. The
+        epoch ends early if `pause`, called after each step, says so.
         """
-        order = self.rows.index
-        if self.shuffle and self.batch_size < len(order):
-            order = self.rng.permutation(order)
-        sums = np.zeros(len(Loss._fields))
+        order = self.order(course)
         with np.errstate(all="ignore"):
-            for start in range(0, len(order), self.batch_size):
-                index = order[start : start + self.batch_size]
+            while course.n_seen < len(order):
+                index = order[course.n_seen : course.n_seen + self.batch_size]
                 total = self.mean_weight * len(index)
-                loss = self.step(index, total, optimizer, moments, rate)
-                sums += np.multiply(len(index), loss)
+                loss = self.step(index, total, optimizer, course.moments, rate)
+                course.count(len(index), loss)
+                if pause():
+                    break
         if not all(np.isfinite(self.theta[place]).all() for place in self.places):
             raise DivergenceError("a weight is no longer finite")
-        return Loss(*(sums / len(order)).tolist())
+        return course.end_epoch()
+
+    def order(self, course: Course) -> Array:
+        """Return the rows in the order of an epoch; the same if it is under way."""
+        index, generator = self.rows.index, self.rng.bit_generator
+        if not (self.shuffle and self.batch_size < len(index)):
+            return index
+        now = dict(generator.state)
+        if not course.n_seen:
+            course.generator = now
+            return self.rng.permutation(index)
+        generator.state = course.generator or now
+        order = self.rng.permutation(index)
+        generator.state = now
+        return order
+
+    def enter_epoch(
+        self,
+        course: Course,
+        change: Callable[[int], Any],
+        renew: Callable[[int, int, Moments], bool],
+    ) -> bool:
+        """Change what changes from epoch to epoch; tell whether parameters did.
+
+        An epoch that is under way changes as it did when it began.
+        """
+        own, epoch = self.params.own, course.epoch + 1
+        if course.n_seen:
+            now = own.copy()
+            own[...] = course.own
+            change(epoch)
+            own[...] = now
+            return False
+        course.own = own.copy()
+        change(epoch)
+        return renew(epoch, course.drops, course.moments)
 
     def step(
         self,
@@ -335,6 +444,31 @@ class Stopping:
         self.best, self.tie, self.n_stalled = math.inf, math.inf, 0
 
 
+class Watch:
+    """Is told how a descent goes, and may end it; this one lets everything be."""
+
+    def enter(self, course: Course) -> None:
+        """See a descent begin; one that was interrupted may go on."""
+
+    def begin_epoch(self) -> None:
+        """See an epoch begin."""
+
+    def pause(self) -> bool:
+        """See a step end; tell whether to stop at once."""
+        return False
+
+    def end_epoch(self) -> bool:
+        """See an epoch end, after the monitor; tell whether to stop."""
+        return False
+
+    def leave(self) -> None:
+        """See the descent end."""
+
+
+#: Whoever watches where nobody does.
+NOBODY = Watch()
+
+
 class Monitor:
     """Follows a fit: records losses, keeps the best parameters, says when to stop.
 
@@ -355,6 +489,10 @@ class Monitor:
 
     Attributes
     ----------
+    losses : list of Loss
+        Of each epoch.
+    validation_losses, ties : list of float
+        What `validate` has returned.
     trouble : str or None
         Why training stopped before it had settled, if it did.
     """
@@ -374,6 +512,7 @@ class Monitor:
         self.least = math.inf, math.inf
         self.losses: list[Loss] = []
         self.validation_losses: list[float] = []
+        self.ties: list[float] = []
         self.trouble: str | None = None
 
     def __call__(self, losses: Loss) -> bool:
@@ -389,10 +528,28 @@ class Monitor:
                 self.best_theta[...] = self.theta
                 self.least = (loss, tie) if judged else (math.inf, math.inf)
             self.validation_losses.append(loss)
+            self.ties.append(tie)
             line += f", validation score = {-loss:.6g}"
         if self.report:
             self.report(line)
         return judged and self.stopping.stalls(loss, tie)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on from here."""
+        names = "validation_losses", "ties", "least"
+        state: dict[str, Any] = {name: getattr(self, name) for name in names}
+        state["losses"] = np.array(self.losses)
+        state["stopping"] = vars(self.stopping)
+        return state | ({"best_theta": self.best_theta} if self.validate else {})
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` has returned."""
+        self.losses = [Loss(*each) for each in state["losses"].tolist()]
+        self.validation_losses = state["validation_losses"]
+        self.ties, self.least = state["ties"], tuple(state["least"])
+        vars(self.stopping).update(state["stopping"])
+        if "best_theta" in state:
+            self.best_theta[...] = state["best_theta"]
 
     def finish(self) -> None:
         """Bring back the best parameters."""
@@ -402,35 +559,46 @@ class Monitor:
 def descend(
     trainer: Trainer,
     optimizer: Optimizer,
-    moments: Moments,
+    course: Course,
     *,
     rate: Callable[[int, int], float],
-    before: Callable[[int, int, Moments], bool],
+    change: Callable[[int], Any],
+    renew: Callable[[int, int, Moments], bool],
     max_iter: int,
     n_drops: int,
     monitor: Monitor,
+    watch: Watch = NOBODY,
 ) -> bool:
     """Train for up to `max_iter` epochs; return whether it stopped by itself.
 
-    ``rate(epoch, drops)`` is the learning rate. ``before(epoch, drops, moments)`` is
-    called before each epoch; it returns whether it has changed parameters, which
-    excuses a lack of progress. When progress stalls, up to `n_drops` times the next
-    drop is tried; then training ends.
+    ``rate(epoch, drops)`` is the learning rate. Before each epoch, ``change(epoch)``
+    changes the objective, and ``renew(epoch, drops, moments)`` may change parameters;
+    it returns whether it has, which excuses a lack of progress. When progress stalls,
+    up to `n_drops` times the next drop is tried; then training ends. It also ends when
+    `watch` says so.
     """
-    drops = 0
-    for epoch in range(1, max_iter + 1):
-        if before(epoch, drops, moments):
+    watch.enter(course)
+    while course.epoch < max_iter and not course.is_over:
+        watch.begin_epoch()
+        if trainer.enter_epoch(course, change, renew):
             monitor.stopping.excuse()
-        loss = trainer.epoch(optimizer, moments, rate(epoch, drops))
-        if monitor(loss):
-            if drops == n_drops:
-                return True
-            drops += 1
-    return False
+        now = rate(course.epoch + 1, course.drops)
+        if monitor(trainer.epoch(optimizer, course, now, watch.pause)):
+            course.is_over = course.drops == n_drops
+            course.drops += not course.is_over
+        course.is_over |= watch.end_epoch()
+    watch.leave()
+    return course.is_over
 
 
 def lbfgs(
-    trainer: Trainer, *, max_iter: int, max_fun: int, tol: float, monitor: Monitor
+    trainer: Trainer,
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    monitor: Monitor,
+    watch: Watch = NOBODY,
 ) -> str | None:
     """Minimise over all rows by SciPy's L-BFGS-B; say why it stopped short, if so."""
     loss = Loss(math.inf, math.inf, math.inf)
@@ -443,7 +611,9 @@ def lbfgs(
 
     def callback(theta: Array) -> None:
         # The accepted point is the last that the line search has tried.
-        if monitor(loss):
+        watch.begin_epoch()
+        stalls = monitor(loss)
+        if watch.end_epoch() or stalls:
             raise StopIteration
 
     # The loss decides by `tol` through the monitor; SciPy watches the gradient only.
@@ -458,6 +628,7 @@ def lbfgs(
         callback=callback,
         options=options,
     )
+    watch.leave()
     trainer.theta[...] = result.x
     if not monitor.losses:
         monitor(loss)

@@ -21,10 +21,11 @@ TESTS = Path(__file__).parent
 
 #: Every module imports from floors below its own only.
 FLOORS = [
-    {"skae._validation", "skae._version", "skae.layout"},
+    {"skae._validation", "skae._version", "skae.interrupts", "skae.layout"},
     {"skae.blas", "skae.component", "skae.crew"},
     {
         "skae.activations",
+        "skae.checkpoints",
         "skae.corruptions",
         "skae.draws",
         "skae.optimizers",
@@ -39,6 +40,7 @@ FLOORS = [
     {
         "skae.displays._common",
         "skae.estimators._fitted",
+        "skae.estimators._watch",
         "skae.marginal",
         "skae.revival",
         "skae.stacking",

@@ -16,7 +16,7 @@ from skae.penalties import PENALTIES, BatchTopK, KLDivergence, TopK
 from skae.rows import Columns, Rows
 from skae.shares import Share
 from skae.stacking import Codes, level_trainer, levels
-from skae.training import Trainer
+from skae.training import Course, Trainer
 
 N_ROWS, N_FEATURES, K = 61, 6, 4
 BOTTLENECKS = {
@@ -82,7 +82,7 @@ def make(
 def after_two_epochs(trainer, solver="sgd", rate=0.001):
     rule = OPTIMIZERS[solver]()
     moments = rule.init(trainer.theta)
-    losses = [trainer.epoch(rule, moments, rate) for _ in range(2)]
+    losses = [trainer.epoch(rule, Course(moments), rate) for _ in range(2)]
     return np.concatenate([trainer.theta, *losses])
 
 

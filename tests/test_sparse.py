@@ -257,7 +257,8 @@ def reviving(X, revival, drops=0, epoch=2, **settings):
     trainer.params.own[-1] = np.arange(40) * len(X) / 10
     moments = model._optimizer().init(model._theta)
     before = trainer.params.decoder[0][0].copy()
-    told = model._before_epoch(trainer, epoch, drops, moments)
+    model._change(trainer, epoch)
+    told = model._renew(trainer, epoch, drops, moments)
     changed = (trainer.params.decoder[0][0] != before).any(axis=1)
     assert told == changed.any()
     return changed, trainer.objective.bottleneck
@@ -280,7 +281,7 @@ def test_chunks_have_no_end(X):
     trainer = model._trainer(X, np.arange(len(X)), None, np.random.default_rng(0))
     trainer.params.own[-1] = 1e9
     moments = model._optimizer().init(model._theta)
-    assert model._before_epoch(trainer, 6, 0, moments)
+    assert model._renew(trainer, 6, 0, moments)
 
 
 def test_dead_units_join_in_half_as_many_as_columns(X):

@@ -25,7 +25,7 @@ from skae.stacking import (
     levels,
     task,
 )
-from skae.training import Monitor, Stopping, Trainer, lbfgs
+from skae.training import Course, Monitor, Stopping, Trainer, lbfgs
 
 N_ROWS, WIDTHS = 9, [6, 5, 4, 3]
 COMPOSITE = [
@@ -341,7 +341,7 @@ def test_a_level_leaves_all_others_alone_to_the_last_bit(solver, tied, k):
     whole.objective.shared.of(others)[...] = k > 0
     moments.arrays[:, others] = 7.0
     for _ in range(3):
-        part.epoch(rule, moments, 0.1)
+        part.epoch(rule, Course(moments), 0.1)
     np.testing.assert_array_equal(whole.theta[~mask], before[~mask])
     assert (whole.theta[mask] != before[mask]).all()
     assert (moments.arrays[:, others] == 7).all()
@@ -457,7 +457,7 @@ def trained(k, n_epochs=5, **settings):
     trainer, rule = make_trainer(**settings), Adam()
     part = level_trainer(trainer, levels(trainer.objective)[k], k)
     moments = rule.init(trainer.theta)
-    losses = [part.epoch(rule, moments, 0.01).total for _ in range(n_epochs)]
+    losses = [part.epoch(rule, Course(moments), 0.01).total for _ in range(n_epochs)]
     return part, losses
 
 
@@ -494,7 +494,7 @@ def test_codes_found_batch_by_batch_take_no_memory(monkeypatch):
     level, moments = levels(trainer.objective)[2], rule.init(trainer.theta)
     tracemalloc.start()
     part = level_trainer(trainer, level, 2)
-    part.epoch(rule, moments, 0.01)
+    part.epoch(rule, Course(moments), 0.01)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < trainer.rows.X.nbytes / 3

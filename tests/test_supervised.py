@@ -358,9 +358,9 @@ def test_targets_leave_pretraining_alone(kind, X, targets):
 def test_batches_are_in_proportion_to_the_rows_of_a_stage(kind, monkeypatch):
     sizes, epoch = [], Trainer.epoch
 
-    def recorded(self, optimizer, moments, rate):
+    def recorded(self, *args):
         sizes.append(self.batch_size)
-        return epoch(self, optimizer, moments, rate)
+        return epoch(self, *args)
 
     monkeypatch.setattr(Trainer, "epoch", recorded)
     X, hidden = np.random.default_rng(0).normal(size=(3200, 2)), np.arange(3200) % 2

@@ -11,7 +11,15 @@ from skae.objective import Loss
 from skae.optimizers import OPTIMIZERS, SGD, Adam
 from skae.penalties import L1, KLDivergence, TopK
 from skae.rows import Columns, Rows
-from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
+from skae.training import (
+    Course,
+    DivergenceError,
+    Monitor,
+    Stopping,
+    Trainer,
+    descend,
+    lbfgs,
+)
 
 
 def make(
@@ -56,13 +64,14 @@ def run(trainer, max_iter=30, patience=np.inf, optimizer="adam", **monitor):
     beta = monitor.pop("beta", lambda epoch: 1.0)
     schedules = {
         "rate": monitor.pop("rate", lambda epoch, drops: 0.01),
-        "before": lambda epoch, *_: trainer.change(beta=beta(epoch)),
+        "change": lambda epoch: trainer.change(beta=beta(epoch)),
+        "renew": lambda *_: False,
     }
     watcher = Monitor(trainer.theta, stopping, **monitor)
     stopped = descend(
         trainer,
         rule,
-        moments,
+        Course(moments),
         **schedules,
         max_iter=max_iter,
         n_drops=0,
@@ -89,11 +98,11 @@ def test_every_row_is_visited_once_an_epoch():
     load = trainer.rows.load
     trainer.rows.load = lambda index, *to: seen.append(index) or load(index, *to)
     moments = Adam().init(trainer.theta)
-    trainer.epoch(Adam(), moments, 0.01)
+    trainer.epoch(Adam(), Course(moments), 0.01)
     assert [len(index) for index in seen] == [16, 16, 16, 2]
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(50))
     seen.clear()
-    trainer.epoch(Adam(), moments, 0.01)
+    trainer.epoch(Adam(), Course(moments), 0.01)
     assert not np.array_equal(np.concatenate(seen), np.arange(50))
 
 
@@ -101,7 +110,7 @@ def test_rows_keep_their_order_without_shuffling():
     trainer, seen = make(shuffle=False), []
     load = trainer.rows.load
     trainer.rows.load = lambda index, *to: seen.append(index) or load(index, *to)
-    trainer.epoch(Adam(), Adam().init(trainer.theta), 0.01)
+    trainer.epoch(Adam(), Course(Adam().init(trainer.theta)), 0.01)
     np.testing.assert_array_equal(np.concatenate(seen), np.arange(50))
 
 
@@ -115,7 +124,7 @@ def test_the_epoch_s_loss_is_the_mean_over_rows():
     trainer = make(batch_size=16, shuffle=False)
     expected = trainer.full()
     rule = Adam()
-    loss = trainer.epoch(rule, rule.init(trainer.theta), 1e-300)
+    loss = trainer.epoch(rule, Course(rule.init(trainer.theta)), 1e-300)
     assert loss == pytest.approx(expected, rel=1e-12)
 
 
@@ -199,8 +208,8 @@ def test_drops_are_tried_before_the_end():
 
     moments = rule.init(trainer.theta)
     options = {"max_iter": 100, "n_drops": 2, "monitor": watcher}
-    options["before"] = lambda *_: False
-    assert descend(trainer, rule, moments, rate=rate, **options)
+    options["change"] = options["renew"] = lambda *_: False
+    assert descend(trainer, rule, Course(moments), rate=rate, **options)
     np.testing.assert_allclose(rates, [0.01, 0.01, 0.002, 0.0004])
 
 
@@ -208,13 +217,14 @@ def test_a_lack_of_progress_is_excused_where_parameters_were_changed():
     trainer, epochs = make(), []
     watcher = Monitor(trainer.theta, Stopping(1e9, 3))
 
-    def before(epoch, drops, moments):
+    def renew(epoch, drops, moments):
         epochs.append((epoch, drops))
         return epoch in (2, 4)
 
     moments = Adam().init(trainer.theta)
-    options = {"max_iter": 100, "n_drops": 1, "monitor": watcher, "before": before}
-    assert descend(trainer, Adam(), moments, rate=lambda *_: 0.01, **options)
+    options = {"max_iter": 100, "n_drops": 1, "monitor": watcher, "renew": renew}
+    options |= {"rate": lambda *_: 0.01, "change": lambda epoch: None}
+    assert descend(trainer, Adam(), Course(moments), **options)
     # The fourth epoch is a new beginning; three stall, and three more after the drop.
     assert epochs == [(k, 0) for k in range(1, 8)] + [(k, 1) for k in range(8, 11)]
 
@@ -259,7 +269,7 @@ def test_a_last_step_to_infinity_is_noticed():
     trainer = make(batch_size=50)
     rule = OPTIMIZERS["sgd"]()
     with pytest.raises(DivergenceError, match="no longer finite"):
-        trainer.epoch(rule, rule.init(trainer.theta), 1e308)
+        trainer.epoch(rule, Course(rule.init(trainer.theta)), 1e308)
 
 
 # --- shared parameters ----------------------------------------------------------------
@@ -350,7 +360,7 @@ def test_a_fixed_parameter_has_no_gradient(way):
             move=lambda theta, grad, *_: seen.append(grad.copy()),
             decay=lambda weights, rate: None,
         )
-        trainer.epoch(rule, Adam().init(trainer.theta), 0.01)
+        trainer.epoch(rule, Course(Adam().init(trainer.theta)), 0.01)
     for grad in seen:
         shared = trainer.objective.shared.of(grad)
         assert shared[0] == 0.0
@@ -385,7 +395,7 @@ def test_parts_add_up(n_samples, beta):
     penalty = 0.5e-3 * float(weights @ weights)
     for loss in (
         trainer.full(),
-        trainer.epoch(Adam(), Adam().init(trainer.theta), 1e-300),
+        trainer.epoch(Adam(), Course(Adam().init(trainer.theta)), 1e-300),
     ):
         assert loss.cost > 0
         expected = loss.reconstruction + beta * loss.cost + penalty
@@ -419,7 +429,7 @@ def test_the_mean_over_all_rows_counts_where_rows_meet(weighted):
 def test_what_units_remember_changes_with_every_step():
     trainer = make(bottleneck=SparseCode(TopK(1)))
     trainer.params.encoder[0][1][...] = [0.0, 0.0, 1e3]
-    trainer.epoch(Adam(), Adam().init(trainer.theta), 1e-300)
+    trainer.epoch(Adam(), Course(Adam().init(trainer.theta)), 1e-300)
     np.testing.assert_array_equal(trainer.params.own, [[50, 50, 0]])
 
 
@@ -433,7 +443,7 @@ def test_directions_move_by_the_projected_gradient():
     slope = trainer.grads.decoder[0][0].copy()
     slope -= np.sum(slope * before, axis=1, keepdims=True) * before
     rule = SGD(momentum=0.0, nesterovs_momentum=False)
-    trainer.epoch(rule, rule.init(trainer.theta), 0.1)
+    trainer.epoch(rule, Course(rule.init(trainer.theta)), 0.1)
     moved = before - 0.1 * slope
     length = np.linalg.norm(moved, axis=1, keepdims=True)
     np.testing.assert_allclose(directions, moved / length, rtol=1e-12)

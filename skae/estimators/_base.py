@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,21 +30,32 @@ from skae._validation import (
     check_units,
     check_weight,
     only_if,
+    validate_parameters,
 )
 from skae.activations import ACTIVATIONS
 from skae.automatic import choose
+from skae.checkpoints import Checkpoint, Keeper, digest
 from skae.component import resolve
 from skae.composite import as_distribution, plain
 from skae.corruptions import CORRUPTIONS, Corruption, NoCorruption
 from skae.crew import Crew, crew
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.estimators._fitted import FittedAutoencoder, all_or_nothing, new_generator
+from skae.estimators._watch import FitWatch, StageWatch, SupportsCallbacks, Task
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
 from skae.penalties import Penalty
 from skae.rows import Columns, Rows, arrange
-from skae.training import DivergenceError, Monitor, Stopping, Trainer, descend, lbfgs
+from skae.training import (
+    Course,
+    DivergenceError,
+    Monitor,
+    Stopping,
+    Trainer,
+    descend,
+    lbfgs,
+)
 
 __all__ = [
     "LOST",
@@ -67,6 +80,13 @@ FEWEST_SHARED, LEAST_WORK = 16, 2**24
 
 #: Fixed draws of a random code with which held-out rows are judged.
 DRAWS = 4
+
+#: Parameters that a fit does not depend on, or that are looked at by themselves.
+NOT_IN_CALL = {"checkpoint", "distribution", "random_state", "verbose", "warm_start"}
+
+#: What is called before each epoch; see `descend`.
+Change = Callable[[int], Any]
+Renew = Callable[[int, int, Moments], bool]
 
 #: An epoch of rows that come in chunks is taken to have at least so many.
 FEWEST_ROWS = 1000
@@ -116,7 +136,7 @@ def can_continue(estimator: BaseAutoencoder, name: str) -> None:
         raise AttributeError(f"{name} is not available: {kind} needs all rows at once.")
 
 
-class BaseAutoencoder(FittedAutoencoder):
+class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
     """Common ground of the autoencoders; a subclass names the parts that it differs in.
 
     It also gives `_bottleneck`, how the encoder's output becomes a code.
@@ -149,6 +169,7 @@ class BaseAutoencoder(FittedAutoencoder):
         "epsilon": [POSITIVE],
         "n_iter_no_change": [POSITIVE_INT, Options(Real, {np.inf})],
         "max_fun": [POSITIVE_INT],
+        "checkpoint": [str, PathLike, Checkpoint, None],
     }
 
     #: Whether codes are drawn.
@@ -156,6 +177,9 @@ class BaseAutoencoder(FittedAutoencoder):
 
     #: Whether it can be trained from chunk to chunk.
     _takes_chunks: ClassVar[bool] = True
+
+    #: The name of the last stage of a fit, if there are several.
+    _stage: ClassVar[str] = ""
 
     #: The attribute for the curve of what codes cost, if they can cost anything.
     _cost_curve: ClassVar[str | None] = None
@@ -178,11 +202,14 @@ class BaseAutoencoder(FittedAutoencoder):
         """
         return 1.0
 
-    def _before_epoch(
+    def _change(self, trainer: Trainer, epoch: int) -> None:
+        """Change what changes in the objective from epoch to epoch."""
+        trainer.change(beta=self._beta(epoch))
+
+    def _renew(
         self, trainer: Trainer, epoch: int, drops: int, moments: Moments
     ) -> bool:
-        """Change what changes from epoch to epoch; tell whether parameters did."""
-        trainer.change(beta=self._beta(epoch))
+        """Change parameters before an epoch; tell whether any were."""
         return False
 
     def _code_size(self, n_features: int) -> int:
@@ -238,13 +265,15 @@ class BaseAutoencoder(FittedAutoencoder):
         Raises
         ------
         ValueError
-            If a value lies outside the distribution's support, or if training
-            diverges. The estimator is then as it was before the call.
+            If a value lies outside the distribution's support, if training diverges, or
+            if there is a checkpoint of another fit. The estimator is then as it was
+            before the call.
         """
+        watch = FitWatch(Task.of(self, self._n_tasks(), X, None, sample_weight))
         with all_or_nothing(self):
             self._memory = None
             data, weight, family = self._check_training_data(X, sample_weight, True)
-            rng = new_generator(self.random_state)
+            rng = self._begin(watch, family, X=data, sample_weight=weight)
             index, weight = self._arrange(data, weight)
             train, valid = self._split(index, rng)
             rows = Rows(data, train, weight)
@@ -254,13 +283,14 @@ class BaseAutoencoder(FittedAutoencoder):
             held_out = None
             if valid is not None:
                 held_out = self._model().rows(data, valid, weight)
-            with self._crew(trainer):
-                monitor = self._train(trainer, held_out)
+            with self._crew(trainer), watch.training(trainer):
+                monitor = self._train(trainer, held_out, watch)
                 self._record(monitor, len(trainer.rows))
                 self._settle(trainer, every_row)
                 self._finish(every_row)
-            self._warn(monitor)
+            self._warn(monitor, watch)
             self._advise(len(trainer.rows))
+        watch.end()
         return self
 
     @only_if(can_continue)  # type: ignore[untyped-decorator]
@@ -271,7 +301,8 @@ class BaseAutoencoder(FittedAutoencoder):
         """Go through a chunk of rows once, continuing from the calls before.
 
         The optimiser, the random numbers and the columns' statistics carry on from
-        call to call. The learning rate stays at its initial value.
+        call to call. The learning rate stays at its initial value. Callbacks and
+        `checkpoint` are for `fit` alone.
 
         Parameters
         ----------
@@ -316,6 +347,57 @@ class BaseAutoencoder(FittedAutoencoder):
             state = rng.bit_generator.state
             self._memory = {"moments": vars(moments), "generator": state}
         return self
+
+    # --- what goes on around a fit --------------------------------------------------
+
+    def _n_tasks(self) -> int:
+        """Return the largest number of parts that a fit has for callbacks."""
+        return int(self.max_iter)
+
+    def _begin(self, watch: FitWatch, family: Any, **data: Any) -> Generator:
+        """Return the generator of a fit; find the checkpoint to go on from."""
+        rng = new_generator(self.random_state)
+        if self.checkpoint is not None:
+            if self.solver == "lbfgs":
+                raise ValueError(
+                    f"checkpoint={self.checkpoint!r} is not available with "
+                    f"solver='lbfgs', whose memory is SciPy's own: choose another "
+                    f"solver, or checkpoint=None."
+                )
+            settings = self.checkpoint
+            if not isinstance(settings, Checkpoint):
+                settings = Checkpoint(settings)
+            validate_parameters(settings)
+            keeper = Keeper(settings, self._call(family, data))
+            keeper.begin(rng)
+            watch.keep(keeper)
+        return rng
+
+    def _call(self, family: Any, data: dict[str, Any]) -> dict[str, str]:
+        """Return what this fit depends on, each thing as a text that tells it apart."""
+        params = self.get_params(deep=False)
+        call = {k: repr(v) for k, v in params.items() if k not in NOT_IN_CALL}
+        if isinstance(self.random_state, Integral):
+            call["random_state"] = str(self.random_state)
+        call |= {"the class": type(self).__name__, "distribution": repr(family)}
+        start = getattr(self, "_theta", None) if self.warm_start else None
+        arrays = {"the fitted model of warm_start": start, **data}
+        return call | {name: digest(array) for name, array in arrays.items()}
+
+    def _fitted(
+        self, trainer: Trainer, monitor: Monitor, rows: Rows
+    ) -> Callable[[], dict[str, Any]]:
+        """Return what tells which attributes a fit would leave behind by now."""
+
+        def attributes() -> dict[str, Any]:
+            twin = copy(self)
+            twin._theta = self._theta.copy()
+            twin._record(monitor, len(trainer.rows))
+            twin._complete(rows)
+            known = vars(self)
+            return {k: v for k, v in vars(twin).items() if v is not known.get(k)}
+
+        return attributes
 
     # --- checking the input -------------------------------------------------------
 
@@ -500,19 +582,32 @@ class BaseAutoencoder(FittedAutoencoder):
         work = n_rows * len(trainer.theta) // LEAST_WORK
         return crew(max(1, min(n_rows // FEWEST_SHARED, work)))
 
-    def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
+    def _train(
+        self, trainer: Trainer, held_out: Rows | None, watch: FitWatch
+    ) -> Monitor:
         """Run the solver."""
         monitor = self._monitor(held_out)
         run = self._run_lbfgs if self.solver == "lbfgs" else self._run_epochs
+        fitted = self._fitted(trainer, monitor, trainer.rows)
+        stage = watch.stage(self._stage, self.max_iter, trainer, monitor, fitted)
         with self._explained(monitor.losses):
-            monitor.trouble = run(trainer, monitor)
+            monitor.trouble = run(trainer, monitor, stage)
         monitor.finish()
         return monitor
 
-    def _warn(self, monitor: Monitor) -> None:
+    def _warn(self, monitor: Monitor, watch: FitWatch) -> None:
         """Warn if training did not come to an end by itself."""
-        if monitor.trouble:
-            warnings.warn(monitor.trouble, ConvergenceWarning, stacklevel=4)
+        trouble = monitor.trouble
+        if watch.is_interrupted:
+            which = "of that moment" if not monitor.validate else "that scored best"
+            how = "with warm_start=True" if self.checkpoint is None else "once more"
+            left_out = "" if monitor.losses else ", and later stages are left out"
+            trouble = (
+                f"Control-C has ended training in {watch.place}. The model has the "
+                f"weights {which}{left_out}; to go on from there, call fit {how}."
+            )
+        if trouble:
+            warnings.warn(trouble, ConvergenceWarning, stacklevel=4)
 
     def _settle(
         self,
@@ -526,6 +621,17 @@ class BaseAutoencoder(FittedAutoencoder):
         Earlier squared scales move towards the new ones by `share`.
         """
         self._check_sanity(trainer, rows)
+        self._estimate(rows, scales, share)
+
+    def _complete(self, rows: Rows) -> None:
+        """Set what follows from the parameters, given rows."""
+        self._estimate(rows)
+        self._finish(rows)
+
+    def _estimate(
+        self, rows: Rows, scales: Array | None = None, share: float = 1.0
+    ) -> None:
+        """Estimate scales from residuals, and what units keep of all rows."""
         model = self._model(is_exact=False)
         model.own[...] += share * (model.settled_own(rows) - model.own)
         estimate = model.estimated_shared(rows)
@@ -556,9 +662,11 @@ class BaseAutoencoder(FittedAutoencoder):
                         finished=True,
                     )
 
-    def _run_lbfgs(self, trainer: Trainer, monitor: Monitor) -> str | None:
+    def _run_lbfgs(
+        self, trainer: Trainer, monitor: Monitor, stage: StageWatch
+    ) -> str | None:
         """Return why L-BFGS stopped short of a minimum, if it did."""
-        reason = self._lbfgs(trainer, monitor, self.max_iter)
+        reason = self._lbfgs(trainer, monitor, self.max_iter, stage)
         if reason is None:
             return None
         return (
@@ -567,7 +675,9 @@ class BaseAutoencoder(FittedAutoencoder):
             f"max_fun={self.max_fun}). Increase these, or scale the data."
         )
 
-    def _lbfgs(self, trainer: Trainer, monitor: Monitor, max_iter: int) -> str | None:
+    def _lbfgs(
+        self, trainer: Trainer, monitor: Monitor, max_iter: int, stage: StageWatch
+    ) -> str | None:
         """Return SciPy's message if L-BFGS stopped short of a minimum."""
         if trainer.objective.is_random:
             raise random_objective()
@@ -577,13 +687,16 @@ class BaseAutoencoder(FittedAutoencoder):
             max_fun=self.max_fun,
             tol=self.tol,
             monitor=monitor,
+            watch=stage,
         )
 
-    def _run_epochs(self, trainer: Trainer, monitor: Monitor) -> str | None:
+    def _run_epochs(
+        self, trainer: Trainer, monitor: Monitor, stage: StageWatch
+    ) -> str | None:
         """Return why training stopped before the loss had settled, if it did."""
-        before = partial(self._before_epoch, trainer)
+        before = partial(self._change, trainer), partial(self._renew, trainer)
         rate = self.learning_rate_init
-        settled = self._descend(trainer, monitor, rate, self.max_iter, before)
+        settled = self._descend(trainer, monitor, rate, self.max_iter, before, stage)
         if settled or monitor.stopping.patience == np.inf:
             return None
         return (
@@ -598,19 +711,22 @@ class BaseAutoencoder(FittedAutoencoder):
         monitor: Monitor,
         rate: float,
         max_iter: int,
-        before: Callable[[int, int, Moments], bool],
+        before: tuple[Change, Renew],
+        stage: StageWatch,
     ) -> bool:
         """Train from an initial learning rate; return whether the loss has settled."""
         optimizer = self._optimizer()
         return descend(
             trainer,
             optimizer,
-            optimizer.init(trainer.theta),
+            Course(optimizer.init(trainer.theta)),
             rate=partial(self._rate, rate, max_iter),
-            before=before,
+            change=before[0],
+            renew=before[1],
             max_iter=max_iter,
             n_drops=MOST_DROPS if self.learning_rate == "adaptive" else 0,
             monitor=monitor,
+            watch=stage,
         )
 
     def _rate(self, rate: float, max_iter: int, epoch: int, drops: int) -> float:
@@ -687,8 +803,9 @@ class BaseAutoencoder(FittedAutoencoder):
         monitor, n_iter = self._monitor(None), self.n_iter_
         with self._explained(self._losses()):
             rate = float(self.learning_rate_init)
-            self._before_epoch(trainer, n_iter + 1, 0, moments)
-            monitor(trainer.epoch(optimizer, moments, rate))
+            self._change(trainer, n_iter + 1)
+            self._renew(trainer, n_iter + 1, 0, moments)
+            monitor(trainer.epoch(optimizer, Course(moments), rate))
         optimizer.rest(moments)
         self._record(monitor, len(trainer.rows))
         self.n_iter_ += n_iter

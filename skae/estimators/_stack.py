@@ -32,6 +32,7 @@ from skae.estimators._base import (
     checked_corruption,
     random_objective,
 )
+from skae.estimators._watch import FitWatch
 from skae.layout import Layout, Slot
 from skae.model import Model, Plan
 from skae.network import Chain, Dense
@@ -50,7 +51,7 @@ FINE_TUNING = "fine-tuning"
 EPOCHS = Interval(Integral, 0, None, closed="left")
 
 
-def unchanged(epoch: int, drops: int, moments: Moments) -> bool:
+def unchanged(*_: Any) -> bool:
     """Leave everything as it is before an epoch."""
     return False
 
@@ -76,6 +77,7 @@ class BaseStack(BaseAutoencoder):
         "pretraining_learning_rate_init": [POSITIVE, "array-like"],
     }
 
+    _stage = FINE_TUNING
     loss_curve_: dict[str, list[float]]
 
     def _bottleneck(self) -> Bottleneck:
@@ -225,40 +227,52 @@ class BaseStack(BaseAutoencoder):
         """Set the losses of fine-tuning; none at all begin a new fit."""
         self.loss_curve_ = {**self.loss_curve_, FINE_TUNING: losses} if losses else {}
 
+    def _record(self, monitor: Monitor, n_rows: int) -> None:
+        """Turn what the monitor of fine-tuning saw into fitted attributes."""
+        if monitor.losses:
+            super()._record(monitor, n_rows)
+            return
+        self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
+
     def _continue(self, trainer: Trainer, memory: dict[str, Any]) -> Moments:
         if not self._losses():  # epochs of the levels do not count
             self.n_iter_ = 0
         return super()._continue(trainer, memory)
 
-    def _pretrain(self, trainer: Trainer) -> None:
+    def _n_tasks(self) -> int:
+        return sum(n > 0 for n in self._epochs()) + 1
+
+    def _pretrain(self, trainer: Trainer, watch: FitWatch) -> None:
         """Train one level after the other, each on the clean code of the one below."""
         each = self._levels(trainer.objective)
         self.loss_curve_ = {}
         self.n_iter_ = 0
         for k, (level, n_epochs) in enumerate(zip(each, self._epochs(), strict=True)):
-            if n_epochs:
-                losses = self._train_level(trainer, level, k, n_epochs)
+            if n_epochs and not watch.is_stopped:
+                losses = self._train_level(trainer, level, k, n_epochs, watch)
                 self.loss_curve_[f"level {k + 1}"] = losses
                 self.loss_ = losses[-1]
                 self.n_iter_ += len(losses)
                 self.t_ += len(trainer.rows) * len(losses)
 
     def _train_level(
-        self, whole: Trainer, level: Objective, k: int, max_iter: int
+        self, whole: Trainer, level: Objective, k: int, max_iter: int, watch: FitWatch
     ) -> list[float]:
         """Train a level; return its losses."""
         trainer = level_trainer(whole, level, k)
         place = f"level {k + 1} of {len(whole.objective.encoder.layers)}"
         name = "pretraining_learning_rate_init"
         monitor = Monitor(trainer.theta, self._stopping(), report=self._report(place))
+        stage = watch.stage(f"level {k + 1}", max_iter, trainer, monitor)
         # A level that stops short of its optimum is not worth a warning: what follows
         # trains its parameters again.
         with self._explained(monitor.losses, f" of {place}", name):
             if self.solver == "lbfgs":
-                self._lbfgs(trainer, monitor, max_iter)
+                self._lbfgs(trainer, monitor, max_iter, stage)
             else:
                 rate = self._each(name, POSITIVE)[k]
-                self._descend(trainer, monitor, rate, max_iter, unchanged)
+                before = unchanged, unchanged
+                self._descend(trainer, monitor, rate, max_iter, before, stage)
             losses = [loss.total for loss in monitor.losses]
             first = trainer.first_loss or 0.0
             if losses[-1] > first + abs(first) + LOST * level.n_features:

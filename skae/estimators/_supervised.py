@@ -18,8 +18,9 @@ from skae.estimators._base import (
     checked_corruption,
     random_objective,
 )
-from skae.estimators._fitted import all_or_nothing, new_generator
+from skae.estimators._fitted import all_or_nothing
 from skae.estimators._stack import BaseStack
+from skae.estimators._watch import FitWatch, Task
 from skae.layout import Array, Layout
 from skae.model import Model, Plan
 from skae.network import Dense
@@ -170,18 +171,21 @@ class BaseSupervisedStack(BaseStack):
         ------
         ValueError
             If a value lies outside the distribution's support, if no row has a target,
-            or if training diverges. The estimator is then as it was before the call.
+            if training diverges, or if there is a checkpoint of another fit. The
+            estimator is then as it was before the call.
         """
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 f"None."
             )
+        watch = FitWatch(Task.of(self, self._n_tasks(), X, y, sample_weight))
         with all_or_nothing(self):
             data, weight, family = self._check_training_data(X, sample_weight, True)
             seen = np.ones(data.shape[0]) if weight is None else weight
             labels = self._check_target(y, seen > 0)
-            rng = new_generator(self.random_state)
+            things = {"X": data, "y": labels.content, "sample_weight": weight}
+            rng = self._begin(watch, family, **things)
             index, weight = self._arrange(data, weight, labels.content)
             labels.factor = self._factor(labels, labels.known(index), weight)
             if labels.factor is not None:
@@ -192,9 +196,10 @@ class BaseSupervisedStack(BaseStack):
             rows = Rows(data, train, weight)
             data = self._prepare(rows, family, Columns.of(rows), rng, self.warm_start)
             trainer = self._trainer(data, train, weight, rng)
-            with self._crew(trainer):
-                monitor = self._teach(trainer, valid, labels, weight)
-            self._warn(monitor)
+            with self._crew(trainer), watch.training(trainer):
+                monitor = self._teach(trainer, valid, labels, weight, watch)
+            self._warn(monitor, watch)
+        watch.end()
         return self
 
     def _hold_out(
@@ -230,6 +235,7 @@ class BaseSupervisedStack(BaseStack):
         valid: Array | None,
         labels: Labels,
         weight: Array | None,
+        watch: FitWatch,
     ) -> Monitor:
         """Pretrain the levels; then train the layer on top, and those below with it."""
         is_new = not self.loss_curve_
@@ -237,7 +243,7 @@ class BaseSupervisedStack(BaseStack):
         may_decode = is_new or self._can_decode
         self._can_decode = bool(self.freeze_encoder and may_decode)
         if is_new:
-            self._pretrain(trainer)
+            self._pretrain(trainer, watch)
         if is_new or valid is None:
             self.validation_loss_curve_ = None
         if self._can_decode:
@@ -250,10 +256,22 @@ class BaseSupervisedStack(BaseStack):
         held_out = None
         if valid is not None:
             held_out = self._labelled(trainer, valid, labels, weight)
-        monitor = self._train(learner, held_out)
+        if watch.is_stopped:
+            monitor = self._monitor(None)
+        else:
+            monitor = self._train(learner, held_out, watch)
+            self._check_task(learner, rows)
         self._record(monitor, len(learner.rows))
-        self._check_task(learner, rows)
         return monitor
+
+    def _record(self, monitor: Monitor, n_rows: int) -> None:
+        super()._record(monitor, n_rows)
+        if monitor.validate:
+            before = self.validation_loss_curve_ or []
+            self.validation_loss_curve_ = before + monitor.ties
+
+    def _complete(self, rows: Rows) -> None:
+        """Leave the decoder as it is; it has been completed before fine-tuning."""
 
     def _labelled(
         self, trainer: Trainer, index: Array, labels: Labels, weight: Array | None
@@ -289,8 +307,6 @@ class BaseSupervisedStack(BaseStack):
     def _validate(self, rows: Rows) -> tuple[float, float]:
         """Return minus how well held-out rows are predicted, and their loss."""
         loss, rating = self._judge(rows)
-        before = self.validation_loss_curve_ or []
-        self.validation_loss_curve_ = [*before, loss]
         return -rating, loss
 
     def _judge(self, rows: Rows) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from skae._validation import StrOptions
+from skae.checkpoints import Checkpoint
 from skae.corruptions import Corruption
 from skae.distributions import Bernoulli, Categorical, Distribution
 from skae.estimators._mlp import classifier_mlp
@@ -213,6 +215,11 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
     max_fun : int, default=15000
         Largest number of evaluations for 'lbfgs'.
 
+    checkpoint : str, path-like, Checkpoint or None, default=None
+        File to which `fit` writes its complete state, once a minute or as a
+        :class:`~skae.checkpoints.Checkpoint` says. If it is there, `fit` goes on from
+        it, and ends as if it had not been interrupted. Not for 'lbfgs'.
+
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -346,6 +353,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -386,6 +394,7 @@ class StackedAutoencoderClassifier(ClassifierMixin, BaseSupervisedStack):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.checkpoint = checkpoint
 
     # --- labels -----------------------------------------------------------------------
 

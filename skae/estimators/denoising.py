@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any, ClassVar, Literal
 
 from numpy.random import RandomState
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from skae._validation import NON_NEGATIVE, StrOptions
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck, Deterministic
+from skae.checkpoints import Checkpoint
 from skae.corruptions import CORRUPTIONS, Corruption
 from skae.distributions import Distribution
 from skae.estimators._base import BaseAutoencoder, checked_corruption
@@ -175,6 +177,11 @@ class DenoisingAutoencoder(BaseAutoencoder):
     max_fun : int, default=15000
         Largest number of evaluations for 'lbfgs'.
 
+    checkpoint : str, path-like, Checkpoint or None, default=None
+        File to which `fit` writes its complete state, once a minute or as a
+        :class:`~skae.checkpoints.Checkpoint` says. If it is there, `fit` goes on from
+        it, and ends as if it had not been interrupted. Not for 'lbfgs'.
+
     Attributes
     ----------
     coefs_ : list of ndarray of shape (n_inputs, n_outputs)
@@ -300,6 +307,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -331,6 +339,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.checkpoint = checkpoint
 
     def _bottleneck(self) -> Bottleneck:
         return Deterministic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags, check_array, check_consistent_length, column_or_1d
 
 from skae._validation import check_units
+from skae.checkpoints import Checkpoint
 from skae.corruptions import Corruption
 from skae.distributions import Distribution, SquaredError
 from skae.estimators._mlp import regressor_mlp
@@ -203,6 +205,11 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
     max_fun : int, default=15000
         Largest number of evaluations for 'lbfgs'.
 
+    checkpoint : str, path-like, Checkpoint or None, default=None
+        File to which `fit` writes its complete state, once a minute or as a
+        :class:`~skae.checkpoints.Checkpoint` says. If it is there, `fit` goes on from
+        it, and ends as if it had not been interrupted. Not for 'lbfgs'.
+
     Attributes
     ----------
     n_targets_ : int
@@ -325,6 +332,7 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -363,6 +371,7 @@ class StackedAutoencoderRegressor(RegressorMixin, BaseSupervisedStack):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.checkpoint = checkpoint
 
     # --- targets ----------------------------------------------------------------------
 

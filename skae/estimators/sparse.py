@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral
+from os import PathLike
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from skae._validation import (
 )
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import SparseCode
+from skae.checkpoints import Checkpoint
 from skae.component import resolve
 from skae.distributions import Distribution
 from skae.estimators._base import BaseAutoencoder, check_differentiable
@@ -264,6 +266,11 @@ class SparseAutoencoder(BaseAutoencoder):
     max_fun : int, default=15000
         Largest number of evaluations for 'lbfgs'.
 
+    checkpoint : str, path-like, Checkpoint or None, default=None
+        File to which `fit` writes its complete state, once a minute or as a
+        :class:`~skae.checkpoints.Checkpoint` says. If it is there, `fit` goes on from
+        it, and ends as if it had not been interrupted. Not for 'lbfgs'.
+
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
@@ -456,6 +463,7 @@ class SparseAutoencoder(BaseAutoencoder):
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -497,6 +505,7 @@ class SparseAutoencoder(BaseAutoencoder):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.checkpoint = checkpoint
 
     # --- the parts that make it sparse ----------------------------------------------
 
@@ -545,25 +554,35 @@ class SparseAutoencoder(BaseAutoencoder):
         rising = epoch / self.sparsity_warm_up if epoch < self.sparsity_warm_up else 1
         return float(self.sparsity_weight * rising)
 
-    def _before_epoch(
+    def _change(self, trainer: Trainer, epoch: int) -> None:
+        """Let the penalty come in, and dead units learn, if they shall."""
+        super()._change(trainer, epoch)
+        n_revived = 0
+        if self.revival == "auxiliary" and self._dead(trainer).any():
+            n_revived = max(1, round(REVIVED * trainer.objective.n_features))
+        code = self._penalty(epoch), self._sizes(), n_revived, self._patience(trainer)
+        trainer.change(bottleneck=SparseCode(*code))
+
+    def _renew(
         self, trainer: Trainer, epoch: int, drops: int, moments: Moments
     ) -> bool:
-        """Look after dead units; let the penalty come in."""
-        super()._before_epoch(trainer, epoch, drops, moments)
-        limit = float(self.dead_after * trainer.n_rows)
-        dead = trainer.params.own[-1] >= limit
+        """Let dead units begin anew, if they shall."""
+        dead = self._dead(trainer)
         # New units need time to learn, and a learning rate to do so.
         endless = getattr(self, "_memory", None) is not None
         early = endless or (drops == 0 and epoch <= self.max_iter // 2)
         resampled = bool(dead.any() and early and self.revival == "resampling")
         if resampled:
             resample(trainer, moments, dead)
-        n_revived = 0
-        if dead.any() and self.revival == "auxiliary":
-            n_revived = max(1, round(REVIVED * trainer.objective.n_features))
-        penalty, sizes = self._penalty(epoch), self._sizes()
-        trainer.change(bottleneck=SparseCode(penalty, sizes, n_revived, limit))
         return resampled
+
+    def _patience(self, trainer: Trainer) -> float:
+        """Return after how many rows without firing a unit counts as dead."""
+        return float(self.dead_after * trainer.n_rows)
+
+    def _dead(self, trainer: Trainer) -> Array:
+        """Return which units are dead."""
+        return np.asarray(trainer.params.own[-1] >= self._patience(trainer))
 
     def _monitor(self, held_out: Rows | None) -> Monitor:
         monitor = super()._monitor(held_out)

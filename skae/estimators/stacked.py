@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from numpy.random import Generator, RandomState
 from numpy.typing import ArrayLike
 
+from skae.checkpoints import Checkpoint
 from skae.corruptions import Corruption
 from skae.distributions import Distribution
 from skae.estimators._mlp import autoencoder_mlp
 from skae.estimators._stack import BaseStack
+from skae.estimators._watch import FitWatch
 from skae.layout import Array
 from skae.model import Model
 from skae.network import Dense
@@ -205,6 +208,11 @@ class StackedAutoencoder(BaseStack):
     max_fun : int, default=15000
         Largest number of evaluations for 'lbfgs'.
 
+    checkpoint : str, path-like, Checkpoint or None, default=None
+        File to which `fit` writes its complete state, once a minute or as a
+        :class:`~skae.checkpoints.Checkpoint` says. If it is there, `fit` goes on from
+        it, and ends as if it had not been interrupted. Not for 'lbfgs'.
+
     Attributes
     ----------
     coefs_ : list of ndarray of shape (n_inputs, n_outputs)
@@ -334,6 +342,7 @@ class StackedAutoencoder(BaseStack):
         epsilon: float = 1e-8,
         n_iter_no_change: int = 10,
         max_fun: int = 15000,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -371,6 +380,7 @@ class StackedAutoencoder(BaseStack):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
+        self.checkpoint = checkpoint
 
     def _code_activation(self, hidden: list[int]) -> str:
         return "identity" if self.code_activation == "auto" else self.code_activation
@@ -381,7 +391,9 @@ class StackedAutoencoder(BaseStack):
     def _split(self, index: Array, rng: Generator) -> tuple[Array, Array | None]:
         return super()._split(index, rng) if self.fine_tune else (index, None)
 
-    def _train(self, trainer: Trainer, held_out: Rows | None) -> Monitor:
+    def _train(
+        self, trainer: Trainer, held_out: Rows | None, watch: FitWatch
+    ) -> Monitor:
         """Pretrain the levels of a new model; fine-tune them together."""
         if not (self.fine_tune or any(self._epochs())):
             raise ValueError(
@@ -389,17 +401,13 @@ class StackedAutoencoder(BaseStack):
                 f"{self.pretraining_max_iter!r} leave nothing to train."
             )
         if not (self.loss_curve_ and self.fine_tune):
-            self._pretrain(trainer)
-        if self.fine_tune:
-            return super()._train(trainer, held_out)
+            self._pretrain(trainer, watch)
+        if self.fine_tune and not watch.is_stopped:
+            return super()._train(trainer, held_out, watch)
         return self._monitor(None)
 
-    def _record(self, monitor: Monitor, n_rows: int) -> None:
-        """Turn what the monitor saw into fitted attributes."""
-        if monitor.losses:
-            super()._record(monitor, n_rows)
-            return
-        self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
+    def _n_tasks(self) -> int:
+        return super()._n_tasks() - (not self.fine_tune)
 
     def to_mlp(self) -> MLPRegressor:
         """Return a scikit-learn network that reconstructs rows as this stack does.

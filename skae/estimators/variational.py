@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral
+from os import PathLike
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from skae._validation import (
 )
 from skae.activations import ACTIVATIONS
 from skae.bottlenecks import Bottleneck, GaussianPosterior, ImportanceWeighted
+from skae.checkpoints import Checkpoint
 from skae.distributions import Distribution
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._fitted import has_likelihood, new_generator
@@ -198,6 +200,11 @@ class VariationalAutoencoder(BaseAutoencoder):
         Epochs without progress after which training stops or, with 'adaptive', slows
         down. With infinity, training goes on for `max_iter` epochs.
 
+    checkpoint : str, path-like, Checkpoint or None, default=None
+        File to which `fit` writes its complete state, once a minute or as a
+        :class:`~skae.checkpoints.Checkpoint` says. If it is there, `fit` goes on from
+        it, and ends as if it had not been interrupted.
+
     Attributes
     ----------
     coefs_ : list of ndarray of shape (n_inputs, n_outputs)
@@ -356,6 +363,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         n_iter_no_change: int = 20,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -390,6 +398,7 @@ class VariationalAutoencoder(BaseAutoencoder):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
+        self.checkpoint = checkpoint
 
     # --- the parts that make it variational ---------------------------------------
 

@@ -1,0 +1,284 @@
+"""What goes on around a fit: progress, requests to stop, and checkpoints.
+
+A fit is one task for scikit-learn's callbacks. Its parts are epochs or, of a stack,
+stages that consist of epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sklearn
+from sklearn.base import BaseEstimator
+
+from skae.checkpoints import Keeper
+from skae.interrupts import Request, deferred_interrupts
+from skae.training import Course, Monitor, Trainer, Watch
+
+__all__ = ["FitWatch", "SupportsCallbacks", "Task"]
+
+try:
+    from sklearn.callback import CallbackSupportMixin as SupportsCallbacks
+except ImportError:
+
+    class SupportsCallbacks:  # type: ignore[no-redef]
+        """Stands for scikit-learn's support of callbacks where there is none."""
+
+        def set_callbacks(self, *callbacks: Any) -> Any:
+            """Say that callbacks are not available.
+
+            Parameters
+            ----------
+            *callbacks : object
+                Not used.
+
+            Raises
+            ------
+            ImportError
+                Always.
+            """
+            raise ImportError(
+                f"Callbacks need scikit-learn 1.9 or newer, and this is "
+                f"{sklearn.__version__}. Without them, verbose=True prints the loss of "
+                f"each epoch."
+            )
+
+
+#: Returns the attributes that make a copy of the estimator a fitted one.
+Fitted = Callable[[], dict[str, Any]]
+
+
+class Task:
+    """A part of a fit as callbacks see it; without callbacks, nothing.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext or None
+        What calls them.
+    given : dict
+        What they are shown: the estimator and its data.
+    """
+
+    def __init__(self, context: Any, given: dict[str, Any]) -> None:
+        self.context, self.given = context, given
+        if context is not None:
+            context.call_on_fit_task_begin(**given)
+
+    @classmethod
+    def of(
+        cls,
+        estimator: BaseEstimator,
+        n_parts: int,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+    ) -> Task:
+        """Begin the task of a whole fit.
+
+        Without targets, callbacks are given X for y: those that score a model want to
+        see something there.
+        """
+        # Callbacks come from the user, or from a search or Pipeline around.
+        is_seen = getattr(estimator, "_skl_callbacks", None)
+        if not (is_seen or hasattr(estimator, "_parent_callback_ctx")):
+            return cls(None, {})
+        given = {"estimator": estimator, "X": X, "y": X if y is None else y}
+        if sample_weight is not None:
+            given["metadata"] = {"sample_weight": sample_weight}
+        return cls(estimator._init_callback_context(max_subtasks=n_parts), given)
+
+    def part(self, name: str, n_parts: int = 0) -> Task:
+        """Begin a part of the task."""
+        if self.context is None:
+            return self
+        context = self.context.subcontext(task_name=name, max_subtasks=n_parts)
+        return Task(context, self.given)
+
+    def end(self, fitted: Fitted | dict[str, Any] | None = None) -> bool:
+        """End the task; tell whether a callback asks to stop what it is part of."""
+        if self.context is None:
+            return False
+        return bool(
+            self.context.call_on_fit_task_end(
+                **self.given, reconstruction_attributes=fitted
+            )
+        )
+
+
+class FitWatch:
+    """Watches over a fit, from its beginning to its end.
+
+    Parameters
+    ----------
+    task : Task
+        The fit.
+
+    Attributes
+    ----------
+    keeper : Keeper or None
+        Who writes checkpoints.
+    request : Request
+        Control-C.
+    records : dict
+        The states of stages that have ended, or from which the fit goes on.
+    is_stopped : bool
+        Whether no further stage shall begin.
+    place : str
+        Where the newest stage has ended.
+    """
+
+    keeper: Keeper | None = None
+    is_stopped = False
+    place = ""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.request = task, Request()
+        self.records: dict[str, Any] = {}
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether training has ended because of Control-C."""
+        return self.request.is_heeded
+
+    def keep(self, keeper: Keeper) -> None:
+        """Let checkpoints be written; go on from the one that was found."""
+        self.keeper = keeper
+        if keeper.found:
+            self.records = keeper.found["stages"]
+
+    @contextmanager
+    def training(self, trainer: Trainer) -> Iterator[None]:
+        """Watch over what follows from data and a start."""
+        if self.keeper:
+            self.restore(trainer)
+        with deferred_interrupts() as self.request:
+            yield
+
+    def restore(self, trainer: Trainer) -> None:
+        """Bring back the parameters and the generator, if a checkpoint was found."""
+        if self.keeper and self.keeper.found:
+            trainer.theta[...] = self.keeper.found["theta"]
+            trainer.rng.bit_generator.state = self.keeper.found["generator"]
+
+    def stage(
+        self,
+        name: str,
+        n_epochs: int,
+        trainer: Trainer,
+        monitor: Monitor,
+        fitted: Fitted | None = None,
+    ) -> StageWatch:
+        """Return who watches over a stage; `name` is empty where there is only one."""
+        task = self.task.part(name, n_epochs) if name else self.task
+        return StageWatch(self, name, task, trainer, monitor, fitted)
+
+    def end(self) -> None:
+        """See the fit end; interrupt it if nobody has acted on the request."""
+        self.task.end({})
+        self.request.pass_on()
+
+
+class StageWatch(Watch):
+    """Watches over one stage of a fit.
+
+    Parameters
+    ----------
+    fit : FitWatch
+        Who watches over the whole.
+    name : str
+        The stage.
+    task : Task
+        The stage for callbacks.
+    trainer : Trainer
+        Who takes the steps.
+    monitor : Monitor
+        Who judges the epochs.
+    fitted : callable or None
+        Returns what makes a copy of the estimator a fitted one, after an epoch.
+    """
+
+    course: Course | None = None  # of L-BFGS there is none
+    has_moved = False
+
+    def __init__(
+        self,
+        fit: FitWatch,
+        name: str,
+        task: Task,
+        trainer: Trainer,
+        monitor: Monitor,
+        fitted: Fitted | None,
+    ) -> None:
+        self.fit, self.name, self.task = fit, name, task
+        self.trainer, self.monitor, self.fitted = trainer, monitor, fitted
+
+    def enter(self, course: Course) -> None:
+        """Begin, or go on from a checkpoint."""
+        self.course, record = course, self.fit.records.get(self.name)
+        if record:
+            course.restore(record["course"])
+            self.monitor.restore(record["monitor"])
+            self.trainer.first_loss = record["first_loss"]
+            if record["is_newest"]:
+                self.fit.restore(self.trainer)
+            for _ in range(course.epoch):
+                self.task.part("epoch").end()
+
+    def begin_epoch(self) -> None:
+        """See an epoch begin."""
+        self.epoch = self.task.part("epoch")
+
+    def pause(self) -> bool:
+        """Write a checkpoint if it is time; tell whether to stop at once."""
+        ends, self.has_moved = self.fit.request.heed(), True
+        if self.fit.keeper and (ends or self.fit.keeper.is_due()):
+            self.save()
+        return ends
+
+    def end_epoch(self) -> bool:
+        """Write a checkpoint if it is time; tell whether to stop."""
+        asked = self.epoch.end(self.fitted)
+        if self.course is None:  # the steps of L-BFGS are epochs
+            return asked or self.fit.request.heed()
+        if self.fit.is_interrupted:
+            return True
+        self.course.is_over |= asked
+        if self.fit.keeper and self.fit.keeper.is_due(self.course.epoch):
+            self.save()
+        return asked
+
+    def leave(self) -> None:
+        """Write that the stage has ended; without its memory, if another follows."""
+        of_stage = f" of {self.name}" if self.name else ""
+        self.fit.place = f"epoch {len(self.monitor.losses)}{of_stage}"
+        if self.fit.is_interrupted:
+            self.fit.is_stopped = True
+        elif self.fit.keeper and self.course:
+            if self.has_moved:
+                self.save()
+            bare = self.course.state() | {"moments": {"arrays": None, "n_steps": 0}}
+            self.fit.records[self.name] = self.record(bare, is_newest=False)
+        if self.name:
+            self.fit.is_stopped |= self.task.end()
+
+    def save(self) -> None:
+        """Write the state of the fit."""
+        if self.fit.keeper and self.course:
+            record = self.record(self.course.state(), is_newest=True)
+            state = {
+                "stages": self.fit.records | {self.name: record},
+                "theta": self.trainer.theta,
+                "generator": self.trainer.rng.bit_generator.state,
+            }
+            self.fit.keeper.write(state)
+
+    def record(self, course: dict[str, Any], is_newest: bool) -> dict[str, Any]:
+        """Return what the stage goes on from."""
+        return {
+            "course": course,
+            "monitor": self.monitor.state(),
+            "first_loss": self.trainer.first_loss,
+            "is_newest": is_newest,
+        }

@@ -1,0 +1,513 @@
+import io
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+
+from skae import (
+    DenoisingAutoencoder,
+    SparseAutoencoder,
+    StackedAutoencoder,
+    StackedAutoencoderClassifier,
+    StackedAutoencoderRegressor,
+    VariationalAutoencoder,
+    checkpoints,
+)
+from skae.checkpoints import Checkpoint, Keeper, read, write
+from skae.training import Trainer
+
+X, y = (data[:200] for data in load_digits(return_X_y=True))
+
+STACK = {"hidden_layer_sizes": (9,), "pretraining_max_iter": 2, "max_iter": 3}
+
+#: Fits of every kind; each has something of its own to be brought back.
+KINDS = {
+    "plain": (DenoisingAutoencoder, {}),
+    "float32": (DenoisingAutoencoder, {"dtype": np.float32}),
+    "in order": (DenoisingAutoencoder, {"shuffle": False, "corruption_level": 0.3}),
+    "momentum": (DenoisingAutoencoder, {"solver": "sgd", "learning_rate": "cosine"}),
+    "dropping": (
+        DenoisingAutoencoder,
+        {"tol": 1e3, "n_iter_no_change": 1, "max_iter": 10},
+    ),
+    "early stopping": (DenoisingAutoencoder, {"early_stopping": True}),
+    "variational": (VariationalAutoencoder, {"beta_warm_up": 3}),
+    "resampling": (SparseAutoencoder, {"n_components": 40, "dead_after": 0.5, "k": 1}),
+    "auxiliary": (
+        SparseAutoencoder,
+        {"n_components": 40, "dead_after": 0.5, "k": 1, "revival": "auxiliary"},
+    ),
+    "rising penalty": (SparseAutoencoder, {"penalty": "l1", "sparsity_warm_up": 3}),
+    "stack": (StackedAutoencoder, STACK),
+    "stack, sparse": (StackedAutoencoder, STACK | {"penalty": "topk"}),
+    "stack, not tuned": (StackedAutoencoder, STACK | {"fine_tune": False}),
+    "classifier": (StackedAutoencoderClassifier, STACK | {"early_stopping": True}),
+    "frozen": (StackedAutoencoderClassifier, STACK | {"freeze_encoder": True}),
+    "regressor": (StackedAutoencoderRegressor, STACK),
+}
+
+
+def make(kind="plain", **params):
+    cls, settings = KINDS[kind]
+    common = {"batch_size": 50, "max_iter": 5, "random_state": 0, "n_components": 3}
+    settings = common | {"n_iter_no_change": np.inf} | settings | params
+    settings.pop("dtype", None)
+    return cls(**settings)
+
+
+def data(kind="plain"):
+    cls, settings = KINDS[kind]
+    target = (y,) if hasattr(cls, "predict") else ()
+    return X.astype(settings.get("dtype", np.float64)), *target
+
+
+class Killed(BaseException):
+    """What a kill would be, were it not the end of the tests."""
+
+
+def killed_fit(model, *args, n_writes=1, monkeypatch):
+    """Kill a fit after so many checkpoints, and begin again, until it ends."""
+    n_kills, written = 0, Keeper.write
+
+    def kill(keeper, state):
+        written(keeper, state)
+        keeper.n_writes = getattr(keeper, "n_writes", 0) + 1
+        if keeper.n_writes == n_writes:
+            raise Killed
+
+    monkeypatch.setattr(Keeper, "write", kill)
+    while True:
+        try:
+            return deepcopy(model).fit(*args), n_kills
+        except Killed:
+            n_kills += 1
+
+
+def assert_equal(one, other):
+    """Compare all that two fits have left behind, to the last bit."""
+    assert vars(one).keys() == vars(other).keys()
+    for name in vars(one).keys() - {"checkpoint"}:
+        a, b = vars(one)[name], vars(other)[name]
+        if isinstance(a, np.ndarray):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b, err_msg=name)
+        else:
+            assert repr(a) == repr(b), name
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "it.ckpt"
+
+
+@pytest.fixture
+def every_step(path):
+    return Checkpoint(path, n_minutes=1e-12)
+
+
+# --- files ----------------------------------------------------------------------------
+
+CONTENT = {
+    "arrays": [np.arange(3, dtype=np.uint64), np.ones((2, 0), np.float32)],
+    "numbers": [1, 2**63, 0.1, -np.inf, True, None],
+    "names": {"a": {"b": "c"}, "array": "no array", "dict": []},
+}
+
+
+def test_what_is_written_is_read(path):
+    write(path, CONTENT)
+    found = read(path)
+    for a, b in zip(CONTENT["arrays"], found["arrays"], strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+    assert found["numbers"] == CONTENT["numbers"]
+    assert found["numbers"][4] is True
+    assert found["names"] == CONTENT["names"]
+    assert np.isnan(read_back(path, float("nan")))
+    assert read_back(path, np.float64(0.1)) == 0.1
+    assert read_back(path, np.int64(3)) == 3
+
+
+def read_back(path, value):
+    write(path, {"value": value})
+    return read(path)["value"]
+
+
+def test_nothing_is_pickled(path):
+    with pytest.raises(TypeError, match="pickled"):
+        write(path, {"value": np.array([object()])})
+    with open(path, "wb") as file:
+        np.savez(file, about=np.array([{"kind": checkpoints.KIND}], dtype=object))
+    with pytest.raises(ValueError, match="no checkpoint of skae"):
+        read(path)
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
+    write(path, {"value": 1})
+
+    def full(file, **arrays):
+        file.write(b"some bytes")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="disk full"):
+        write(path, {"value": 2})
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert read(path) == {"value": 1}
+
+
+def test_what_is_written_is_flushed_before_it_takes_the_place(path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *a: calls.append("fsync") or fsync(*a))
+    monkeypatch.setattr(
+        os, "replace", lambda *a: calls.append("replace") or replace(*a)
+    )
+    write(path, {"value": 1})
+    assert calls[:2] == ["fsync", "replace"]
+    if sys.platform != "win32":
+        assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_a_truncated_file_is_refused(path):
+    write(path, CONTENT)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"it\.ckpt' is no checkpoint .* damaged"):
+            read(path)
+
+
+def test_a_changed_byte_is_noticed_or_without_effect(path):
+    write(path, {"value": np.arange(4.0), "more": [1, 2]})
+    whole, n_refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        )
+        try:
+            found = read(path)
+        except ValueError:
+            n_refused += 1
+        else:
+            np.testing.assert_array_equal(found["value"], np.arange(4.0))
+            assert found["more"] == [1, 2]
+    assert n_refused > len(whole) / 2
+
+
+def other_npz(**head):
+    file = io.BytesIO()
+    text = '{"kind": "skae checkpoint", "format": 99, "skae": "9.9", "content": 1}'
+    np.savez(file, **head or {"about": np.frombuffer(text.encode(), np.uint8)})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no checkpoint of skae"),
+        (b"some text", "no checkpoint of skae"),
+        (other_npz(weights=np.ones(3)), "no checkpoint of skae"),
+        (other_npz(about=np.ones(3)), "no checkpoint of skae"),
+        (other_npz(), r"written by skae 9\.9, in format 99"),
+    ],
+)
+def test_a_foreign_file_is_refused_and_left_alone(content, message, path):
+    path.write_bytes(content)
+    model = make(checkpoint=path)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+    assert path.read_bytes() == content
+    assert not hasattr(model, "_theta")
+
+
+# --- when -----------------------------------------------------------------------------
+
+
+def test_minutes_and_epochs(path, monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock.now)
+    keeper = Keeper(Checkpoint(path, n_minutes=2.0, n_epochs=3), {})
+    assert [keeper.is_due(epoch) for epoch in (None, 1, 2, 3, 4, 6)] == [
+        *[False] * 3,
+        True,
+        False,
+        True,
+    ]
+    clock.now = 220.0
+    assert keeper.is_due()
+    keeper.write({})
+    assert not keeper.is_due()
+    clock.now = 1e9
+    assert not Keeper(Checkpoint(path, n_minutes=None, n_epochs=3), {}).is_due(1)
+
+
+def test_epochs_of_a_fit(path, monkeypatch):
+    epochs, written = [], Keeper.write
+    monkeypatch.setattr(
+        Keeper,
+        "write",
+        lambda keeper, state: (
+            epochs.append(state["stages"][""]["course"]["epoch"])
+            or written(keeper, state)
+        ),
+    )
+    make(checkpoint=Checkpoint(path, n_minutes=None, n_epochs=2)).fit(X)
+    assert epochs == [2, 4, 5]
+
+
+def test_the_default_is_a_minute(path):
+    assert Checkpoint(path).n_minutes == 1.0
+    make(checkpoint=str(path)).fit(X)
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "params", [{"n_minutes": 0}, {"n_epochs": 0}, {"n_epochs": 1.5}]
+)
+def test_wrong_settings_are_named(params, path):
+    with pytest.raises(ValueError, match=next(iter(params))):
+        make(checkpoint=Checkpoint(path, **params)).fit(X)
+
+
+def test_wrong_paths_are_named(tmp_path):
+    with pytest.raises(ValueError, match="'checkpoint' parameter"):
+        make(checkpoint=3).fit(X)
+    with pytest.raises(ValueError, match=r"folder of checkpoint=.*nowhere.* exist"):
+        make(checkpoint=tmp_path / "nowhere" / "it.ckpt").fit(X)
+
+
+def test_lbfgs_is_refused(path):
+    with pytest.raises(ValueError, match="not available with solver='lbfgs'"):
+        make(solver="lbfgs", corruption_level=0.0, checkpoint=path).fit(X)
+
+
+def test_a_full_disk_does_not_end_a_fit(every_step, monkeypatch):
+    attempts = []
+
+    def full(path, content):
+        attempts.append(path)
+        if len(attempts) > 1:
+            raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints, "write", full)
+    with pytest.warns(RuntimeWarning, match="could not be written: disk full"):
+        model = make(max_iter=1, checkpoint=every_step).fit(X)
+    assert_equal(model, make(max_iter=1).fit(X))
+    attempts.append("a second fit has to see it at once")
+    keeper = Keeper(every_step, {})
+    with pytest.raises(OSError, match="disk full"):
+        keeper.write({})
+
+
+def test_what_killed_fits_left_behind_is_removed(path):
+    left = path.with_name(path.name + ".abc.partial")
+    others = path.with_name("another.ckpt.abc.partial")
+    left.touch()
+    others.touch()
+    Keeper(Checkpoint(path), {})
+    assert not left.exists()
+    assert others.exists()
+
+
+# --- going on -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_writes", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_fit_ends_as_if_it_had_not_been(
+    kind, n_writes, every_step, monkeypatch
+):
+    args = data(kind)
+    plain, model = make(kind).fit(*args), make(kind, checkpoint=every_step)
+    fitted, n_kills = killed_fit(
+        model, *args, n_writes=n_writes, monkeypatch=monkeypatch
+    )
+    assert n_kills > 10 / n_writes
+    assert_equal(fitted, plain)
+
+
+def test_without_a_seed_the_random_numbers_are_gone_on_with(every_step, monkeypatch):
+    def use_seeds(first):
+        seeds = iter(range(first, 1000))
+        monkeypatch.setattr(
+            "skae.estimators._base.new_generator",
+            lambda _: np.random.Generator(np.random.SFC64(next(seeds))),
+        )
+
+    use_seeds(7)
+    plain = make("early stopping", random_state=None).fit(X)
+    use_seeds(7)
+    model = make("early stopping", random_state=None, checkpoint=every_step)
+    fitted, n_kills = killed_fit(model, X, n_writes=3, monkeypatch=monkeypatch)
+    assert n_kills > 3
+    assert_equal(fitted, plain)
+
+
+def test_the_state_is_complete(every_step):
+    """Whatever a fit changes between two steps has to be in the file."""
+    make("auxiliary", checkpoint=every_step).fit(X)
+    state = read(Path(every_step.path))["state"]
+    (record,) = state["stages"].values()
+    assert set(state) == {"start", "stages", "theta", "generator"}
+    names = {"moments", "epoch", "drops", "is_over", "n_seen", "sums", "own"}
+    assert set(record["course"]) == names | {"generator"}
+
+
+@pytest.mark.parametrize("kind", ["plain", "early stopping", "classifier"])
+def test_a_fit_that_has_ended_is_found_again(kind, path, monkeypatch):
+    model = make(kind, checkpoint=path).fit(*data(kind))
+
+    def refuse(*args):
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr(Trainer, "step", refuse)
+    assert_equal(make(kind, checkpoint=path).fit(*data(kind)), model)
+
+
+def test_a_warm_start_goes_on(every_step, monkeypatch):
+    begun = make(max_iter=2).fit(X).set_params(warm_start=True, max_iter=3)
+    plain = deepcopy(begun).fit(X)
+    begun.set_params(checkpoint=every_step)
+    model, n_kills = killed_fit(begun, X, n_writes=2, monkeypatch=monkeypatch)
+    assert n_kills > 3
+    assert_equal(model, plain)
+    assert len(model.loss_curve_) == 5
+    # Another model to start from is another fit.
+    other = make(max_iter=1, random_state=1).fit(X)
+    other.set_params(warm_start=True, max_iter=3, random_state=0, checkpoint=every_step)
+    with pytest.raises(ValueError, match="the fitted model of warm_start differed"):
+        other.fit(X)
+
+
+def test_what_does_not_matter_may_change(path, monkeypatch, capsys):
+    model = make(checkpoint=path).fit(X)
+    other = Checkpoint(path, n_epochs=7)
+    again = make(checkpoint=other, verbose=True).fit(np.array(X))
+    np.testing.assert_array_equal(again._theta, model._theta)
+    assert capsys.readouterr().out == ""  # no epoch was left
+
+
+@pytest.mark.parametrize(
+    ("params", "args", "named"),
+    [
+        ({"max_iter": 6}, (X,), "max_iter"),
+        ({"alpha": 0.5, "solver": "sgd"}, (X,), "alpha, solver"),
+        ({"random_state": 1}, (X,), "random_state"),
+        ({"distribution": "laplace"}, (X,), "distribution"),
+        ({}, (X + 1e-9,), "X"),
+        ({}, (X[::-1],), "X"),
+        ({}, (X, None, np.ones(len(X))), "sample_weight"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused(params, args, named, path):
+    make(checkpoint=path).fit(X)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=f"another fit: {named} differed"):
+        make(checkpoint=path, **params).fit(*args)
+    assert path.read_bytes() == content
+
+
+def test_other_targets_and_classes_are_refused(path):
+    make("classifier", checkpoint=path).fit(X, y)
+    with pytest.raises(ValueError, match="another fit: y differed"):
+        make("classifier", checkpoint=path).fit(X, (y + 1) % 10)
+    with pytest.raises(ValueError, match="the class"):
+        make("regressor", checkpoint=path).fit(X, y)
+
+
+def test_a_search_is_resumed_from_a_folder(tmp_path, monkeypatch):
+    model = make(checkpoint=tmp_path, max_iter=2)
+    grid = {"n_components": [2, 3], "max_iter": [2, 1]}
+    search = GridSearchCV(model, grid, cv=2).fit(X)
+    assert len(list(tmp_path.glob("*.ckpt"))) == 2 * 2 * 2 + 1
+    steps, step = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *args: steps.append(1) or step(*args))
+    next(tmp_path.glob("*.ckpt")).unlink()
+    again = GridSearchCV(model, grid, cv=2).fit(X)
+    assert len(steps) in (2, 4, 8)  # of one fit: one or two epochs, on half or all rows
+    scores = [found.cv_results_["mean_test_score"] for found in (search, again)]
+    np.testing.assert_array_equal(*scores)
+
+
+# --- real processes -------------------------------------------------------------------
+
+KILLING = """
+import os, random, signal, sys, time
+from pathlib import Path
+import numpy as np
+from sklearn.datasets import load_digits
+from skae import DenoisingAutoencoder
+from skae.checkpoints import Checkpoint, read
+
+folder = Path(sys.argv[1])
+path, random_ = folder / "it.ckpt", random.Random(0)
+X = load_digits()["data"][:400]
+
+def make(**params):
+    return DenoisingAutoencoder(
+        40, hidden_layer_sizes=(200,), batch_size=20, max_iter=40, early_stopping=True,
+        n_iter_no_change=np.inf, random_state=0, **params
+    )
+
+def life():
+    "Fit in a process of its own, which tells when it has done."
+    child = os.fork()
+    if child == 0:
+        model = make(checkpoint=Checkpoint(path, n_minutes=1e-9)).fit(X)
+        np.savez(folder / "result.npz", theta=model._theta, losses=model.loss_curve_,
+                 scores=model.validation_scores_)
+        os._exit(0)
+    return child
+
+def progress():
+    "Return epochs and rows of the checkpoint, which has to be whole at any moment."
+    if not path.exists():
+        return 0, 0
+    course = read(path)["state"]["stages"][""]["course"]
+    return course["epoch"], course["n_seen"]
+
+kills = within = 0
+last = 0, 0
+while kills < 100:
+    child = life()
+    time.sleep(random_.uniform(0.0, 0.06))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"the fit has ended after {kills} kills"
+    kills += 1
+    within += any(folder.glob("*.partial"))
+    assert progress() >= last, (progress(), last)
+    last = progress()
+child = life()
+_, status = os.waitpid(child, 0)
+assert status == 0
+found, plain = np.load(folder / "result.npz"), make().fit(X)
+assert np.array_equal(found["theta"], plain._theta)
+assert found["losses"].tolist() == plain.loss_curve_
+assert found["scores"].tolist() == plain.validation_scores_
+assert not list(folder.glob("*.partial"))
+print(kills, within, *last)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_hundred_kills_lose_nothing(tmp_path):
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    kills, within, n_epochs, _ = map(int, done.stdout.split())
+    assert kills == 100
+    assert within > 0  # some of the kills hit a write
+    assert n_epochs > 0
