@@ -147,6 +147,8 @@ class Keeper:
     def __init__(self, settings: Checkpoint, call: dict[str, str]) -> None:
         self.settings, self.call = settings, call
         path = Path(settings.path)
+        if not os.fspath(settings.path):
+            raise ValueError("checkpoint='' names no file.")
         if path.is_dir():
             name = blake2b(json.dumps(call).encode(), digest_size=16).hexdigest()
             path = path / f"{name}.ckpt"
@@ -184,17 +186,19 @@ class Keeper:
         self.start = dict(rng.bit_generator.state)
 
     def is_due(self, epoch: int | None = None) -> bool:
-        """Tell whether it is time to write; `epoch` is one that has just ended."""
+        """Tell whether it is time to write; `epoch` is one that has just ended.
+
+        The first time is at once: if that fails, better before the hours than after.
+        """
+        if not self._has_written:
+            return True
         minutes, epochs = self.settings.n_minutes, self.settings.n_epochs
         if epoch and epochs and epoch % epochs == 0:
             return True
         return minutes is not None and time.monotonic() >= self._last + 60 * minutes
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write a state. A fit does not end because the disk is full.
-
-        That the first attempt fails is an error: better before the hours than after.
-        """
+        """Write a state; that it fails is an error the first time, then a warning."""
         content = {"call": self.call, "state": {"start": self.start, **state}}
         try:
             write(self.path, content)
