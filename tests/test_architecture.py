@@ -40,11 +40,11 @@ FLOORS = [
     {
         "skae.displays._common",
         "skae.estimators._fitted",
-        "skae.estimators._watch",
         "skae.marginal",
         "skae.revival",
         "skae.stacking",
     },
+    {"skae.estimators._watch"},
     {"skae.estimators._base", "skae.estimators._mlp"},
     {"skae.estimators._stack"},
     {"skae.estimators._supervised"},
@@ -151,10 +151,16 @@ def test_functions_are_short():
         (body_length(node), f"{path.name}:{node.name}")
         for path in MODULES.values()
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef) and not only_stores(node)
     )
     assert lengths[len(lengths) // 2][0] < 9
     assert lengths[-1][0] <= 40, lengths[-1]
+
+
+def only_stores(node):
+    """Tell a constructor that keeps what it is given: as long as the list of it."""
+    stored = [f"self.{a.arg} = {a.arg}" for a in node.args.args + node.args.kwonlyargs]
+    return [ast.unparse(line) for line in node.body] == stored[1:]
 
 
 def body_length(node):
@@ -166,7 +172,8 @@ def body_length(node):
 def test_importing_needs_nothing_optional():
     code = (
         "import sys, skae; "
-        "bad = {'matplotlib', 'torch', 'polars', 'rich'} & set(sys.modules); "
+        "bad = {'dask', 'distributed', 'matplotlib', 'polars', 'rich', 'torch'}; "
+        "bad &= set(sys.modules); "
         "sys.exit(f'imported: {bad}' if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

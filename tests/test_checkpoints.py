@@ -343,7 +343,7 @@ def test_without_a_seed_the_random_numbers_are_gone_on_with(every_step, monkeypa
     def use_seeds(first):
         seeds = iter(range(first, 1000))
         monkeypatch.setattr(
-            "skae.estimators._base.new_generator",
+            "skae.estimators._watch.new_generator",
             lambda _: np.random.Generator(np.random.SFC64(next(seeds))),
         )
 

@@ -1,5 +1,6 @@
 import pickle
 import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -19,11 +20,10 @@ from skae import (
     VariationalAutoencoder,
 )
 from skae.checkpoints import Checkpoint
-from skae.estimators._watch import SupportsCallbacks
 
 X, y = (data[:200] for data in load_digits(return_X_y=True))
 
-HAS_CALLBACKS = SupportsCallbacks.__module__.startswith("sklearn")
+HAS_CALLBACKS = find_spec("sklearn.callback") is not None
 callbacks = pytest.mark.skipif(
     not HAS_CALLBACKS, reason="scikit-learn has callbacks from 1.9 on"
 )
@@ -68,6 +68,14 @@ def test_without_support_the_version_is_named():
     with pytest.raises(ImportError, match=re.escape(sklearn.__version__)):
         make().set_callbacks(Recorder())
     make().fit(X)
+
+
+@callbacks
+def test_what_is_no_callback_is_refused():
+    with pytest.raises(TypeError, match="callbacks must be instances"):
+        make().set_callbacks("a progress bar")
+    model = make().set_callbacks(Recorder()).set_callbacks()
+    assert not hasattr(model, "_skl_callbacks")
 
 
 @callbacks

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from os import PathLike
 from typing import Any, ClassVar, Self
 
@@ -30,18 +30,17 @@ from skae._validation import (
     check_units,
     check_weight,
     only_if,
-    validate_parameters,
 )
 from skae.activations import ACTIVATIONS
 from skae.automatic import choose
-from skae.checkpoints import Checkpoint, Keeper, digest
+from skae.checkpoints import Checkpoint
 from skae.component import resolve
 from skae.composite import as_distribution, plain
 from skae.corruptions import CORRUPTIONS, Corruption, NoCorruption
 from skae.crew import Crew, crew
 from skae.distributions import DISTRIBUTIONS, Distribution
 from skae.estimators._fitted import FittedAutoencoder, all_or_nothing, new_generator
-from skae.estimators._watch import FitWatch, StageWatch, SupportsCallbacks, Task
+from skae.estimators._watch import FitWatch, StageWatch, SupportsCallbacks
 from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
@@ -80,9 +79,6 @@ FEWEST_SHARED, LEAST_WORK = 16, 2**24
 
 #: Fixed draws of a random code with which held-out rows are judged.
 DRAWS = 4
-
-#: Parameters that a fit does not depend on, or that are looked at by themselves.
-NOT_IN_CALL = {"checkpoint", "distribution", "random_state", "verbose", "warm_start"}
 
 #: What is called before each epoch; see `descend`.
 Change = Callable[[int], Any]
@@ -269,11 +265,11 @@ class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
             if there is a checkpoint of another fit. The estimator is then as it was
             before the call.
         """
-        watch = FitWatch(Task.of(self, self._n_tasks(), X, None, sample_weight))
+        watch = FitWatch(self, self._n_tasks(), X, None, sample_weight)
         with all_or_nothing(self):
             self._memory = None
             data, weight, family = self._check_training_data(X, sample_weight, True)
-            rng = self._begin(watch, family, X=data, sample_weight=weight)
+            rng = watch.begin(family, X=data, sample_weight=weight)
             index, weight = self._arrange(data, weight)
             train, valid = self._split(index, rng)
             rows = Rows(data, train, weight)
@@ -353,36 +349,6 @@ class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
     def _n_tasks(self) -> int:
         """Return the largest number of parts that a fit has for callbacks."""
         return int(self.max_iter)
-
-    def _begin(self, watch: FitWatch, family: Any, **data: Any) -> Generator:
-        """Return the generator of a fit; find the checkpoint to go on from."""
-        rng = new_generator(self.random_state)
-        if self.checkpoint is not None:
-            if self.solver == "lbfgs":
-                raise ValueError(
-                    f"checkpoint={self.checkpoint!r} is not available with "
-                    f"solver='lbfgs', whose memory is SciPy's own: choose another "
-                    f"solver, or checkpoint=None."
-                )
-            settings = self.checkpoint
-            if not isinstance(settings, Checkpoint):
-                settings = Checkpoint(settings)
-            validate_parameters(settings)
-            keeper = Keeper(settings, self._call(family, data))
-            keeper.begin(rng)
-            watch.keep(keeper)
-        return rng
-
-    def _call(self, family: Any, data: dict[str, Any]) -> dict[str, str]:
-        """Return what this fit depends on, each thing as a text that tells it apart."""
-        params = self.get_params(deep=False)
-        call = {k: repr(v) for k, v in params.items() if k not in NOT_IN_CALL}
-        if isinstance(self.random_state, Integral):
-            call["random_state"] = str(self.random_state)
-        call |= {"the class": type(self).__name__, "distribution": repr(family)}
-        start = getattr(self, "_theta", None) if self.warm_start else None
-        arrays = {"the fitted model of warm_start": start, **data}
-        return call | {name: digest(array) for name, array in arrays.items()}
 
     def _fitted(
         self, trainer: Trainer, monitor: Monitor, rows: Rows

@@ -20,7 +20,7 @@ from skae.estimators._base import (
 )
 from skae.estimators._fitted import all_or_nothing
 from skae.estimators._stack import BaseStack
-from skae.estimators._watch import FitWatch, Task
+from skae.estimators._watch import FitWatch
 from skae.layout import Array, Layout
 from skae.model import Model, Plan
 from skae.network import Dense
@@ -179,13 +179,13 @@ class BaseSupervisedStack(BaseStack):
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 f"None."
             )
-        watch = FitWatch(Task.of(self, self._n_tasks(), X, y, sample_weight))
+        watch = FitWatch(self, self._n_tasks(), X, y, sample_weight)
         with all_or_nothing(self):
             data, weight, family = self._check_training_data(X, sample_weight, True)
             seen = np.ones(data.shape[0]) if weight is None else weight
             labels = self._check_target(y, seen > 0)
             things = {"X": data, "y": labels.content, "sample_weight": weight}
-            rng = self._begin(watch, family, **things)
+            rng = watch.begin(family, **things)
             index, weight = self._arrange(data, weight, labels.content)
             labels.factor = self._factor(labels, labels.known(index), weight)
             if labels.factor is not None:

@@ -8,46 +8,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from numbers import Integral
+from typing import Any, Self
 
 import sklearn
+from numpy.random import Generator
 from sklearn.base import BaseEstimator
 
-from skae.checkpoints import Keeper
+from skae._validation import validate_parameters
+from skae.checkpoints import Checkpoint, Keeper, digest
+from skae.estimators._fitted import new_generator
 from skae.interrupts import Request, deferred_interrupts
 from skae.training import Course, Monitor, Trainer, Watch
 
-__all__ = ["FitWatch", "SupportsCallbacks", "Task"]
-
-try:
-    from sklearn.callback import CallbackSupportMixin as SupportsCallbacks
-except ImportError:
-
-    class SupportsCallbacks:  # type: ignore[no-redef]
-        """Stands for scikit-learn's support of callbacks where there is none."""
-
-        def set_callbacks(self, *callbacks: Any) -> Any:
-            """Say that callbacks are not available.
-
-            Parameters
-            ----------
-            *callbacks : object
-                Not used.
-
-            Raises
-            ------
-            ImportError
-                Always.
-            """
-            raise ImportError(
-                f"Callbacks need scikit-learn 1.9 or newer, and this is "
-                f"{sklearn.__version__}. Without them, verbose=True prints the loss of "
-                f"each epoch."
-            )
-
+__all__ = ["FitWatch", "StageWatch", "SupportsCallbacks"]
 
 #: Returns the attributes that make a copy of the estimator a fitted one.
 Fitted = Callable[[], dict[str, Any]]
+
+
+def support() -> Any:
+    """Return scikit-learn's support of callbacks; it imports what draws the bars."""
+    try:
+        from sklearn.callback import CallbackSupportMixin
+    except ImportError as error:
+        raise ImportError(
+            f"Callbacks need scikit-learn 1.9 or newer, and this is "
+            f"{sklearn.__version__}. Without them, verbose=True prints the loss of "
+            f"each epoch."
+        ) from error
+    return CallbackSupportMixin
+
+
+class SupportsCallbacks:
+    """Supports scikit-learn's callbacks, which are imported when they are needed."""
+
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Set the callbacks that see how fits go.
+
+        Parameters
+        ----------
+        *callbacks : object
+            Callbacks, such as :class:`sklearn.callback.ProgressBar`; none to remove
+            those of before.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+
+        Raises
+        ------
+        ImportError
+            If scikit-learn is older than 1.9, which has none.
+        TypeError
+            If something is not a callback.
+        """
+        support().set_callbacks(self, *callbacks)
+        return self
+
+    def _init_callback_context(self, **task: Any) -> Any:
+        """Return what calls the callbacks; scikit-learn's searches ask for it, too."""
+        return support()._init_callback_context(self, **task)
 
 
 class Task:
@@ -107,16 +129,61 @@ class Task:
         )
 
 
+#: Parameters that a fit does not depend on, or that are looked at by themselves.
+NOT_IN_CALL = {"checkpoint", "distribution", "random_state", "verbose", "warm_start"}
+
+
+def call_of(estimator: Any, family: Any, data: dict[str, Any]) -> dict[str, str]:
+    """Return what a fit depends on, each thing as a text that tells it apart.
+
+    Parameters
+    ----------
+    estimator : BaseAutoencoder
+        The estimator before the fit.
+    family : object
+        The distribution of each column.
+    data : dict of {str: ndarray, CSR matrix or None}
+        Rows, weights and targets.
+    """
+    params = estimator.get_params(deep=False)
+    call = {name: repr(v) for name, v in params.items() if name not in NOT_IN_CALL}
+    call |= {"the class": type(estimator).__name__, "distribution": repr(family)}
+    if isinstance(estimator.random_state, Integral):
+        call["random_state"] = str(estimator.random_state)
+    start = getattr(estimator, "_theta", None) if estimator.warm_start else None
+    arrays = {"the fitted model of warm_start": start, **data}
+    return call | {name: digest(array) for name, array in arrays.items()}
+
+
+def checked_checkpoint(estimator: Any) -> Checkpoint:
+    """Return an estimator's valid `checkpoint`."""
+    given = estimator.checkpoint
+    if estimator.solver == "lbfgs":
+        raise ValueError(
+            f"checkpoint={given!r} is not available with solver='lbfgs', whose memory "
+            f"is SciPy's own: choose another solver, or checkpoint=None."
+        )
+    settings = given if isinstance(given, Checkpoint) else Checkpoint(given)
+    validate_parameters(settings)
+    return settings
+
+
 class FitWatch:
     """Watches over a fit, from its beginning to its end.
 
     Parameters
     ----------
-    task : Task
-        The fit.
+    estimator : BaseAutoencoder
+        What is fitted.
+    n_parts : int
+        The largest number of parts that callbacks see: epochs, or stages.
+    X, y, sample_weight : object
+        What the user has given.
 
     Attributes
     ----------
+    task : Task
+        The fit for callbacks.
     keeper : Keeper or None
         Who writes checkpoints.
     request : Request
@@ -133,8 +200,16 @@ class FitWatch:
     is_stopped = False
     place = ""
 
-    def __init__(self, task: Task) -> None:
-        self.task, self.request = task, Request()
+    def __init__(
+        self,
+        estimator: Any,
+        n_parts: int,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+    ) -> None:
+        self.estimator, self.request = estimator, Request()
+        self.task = Task.of(estimator, n_parts, X, y, sample_weight)
         self.records: dict[str, Any] = {}
 
     @property
@@ -142,11 +217,19 @@ class FitWatch:
         """Whether training has ended because of Control-C."""
         return self.request.is_heeded
 
-    def keep(self, keeper: Keeper) -> None:
-        """Let checkpoints be written; go on from the one that was found."""
-        self.keeper = keeper
-        if keeper.found:
-            self.records = keeper.found["stages"]
+    def begin(self, family: Any, **data: Any) -> Generator:
+        """Return the generator of the fit; find the checkpoint to go on from.
+
+        `family` and `data` are those of `call_of`.
+        """
+        rng = new_generator(self.estimator.random_state)
+        if self.estimator.checkpoint is not None:
+            settings = checked_checkpoint(self.estimator)
+            self.keeper = Keeper(settings, call_of(self.estimator, family, data))
+            self.keeper.begin(rng)
+            if self.keeper.found:
+                self.records = self.keeper.found["stages"]
+        return rng
 
     @contextmanager
     def training(self, trainer: Trainer) -> Iterator[None]:
