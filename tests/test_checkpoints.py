@@ -227,6 +227,15 @@ def test_a_foreign_file_is_refused_and_left_alone(content, message, path):
     assert not hasattr(model, "_theta")
 
 
+@pytest.mark.parametrize(("early_stopping", "times"), [(False, 3), (True, 4)])
+def test_files_are_as_large_as_they_have_to_be(early_stopping, times, path):
+    model = make(
+        hidden_layer_sizes=(500,), early_stopping=early_stopping, checkpoint=path
+    )
+    size = model.fit(X)._theta.nbytes
+    assert times * size < path.stat().st_size < times * size + 10_000
+
+
 # --- when -----------------------------------------------------------------------------
 
 

@@ -245,6 +245,12 @@ class FitWatch:
             trainer.theta[...] = self.keeper.found["theta"]
             trainer.rng.bit_generator.state = self.keeper.found["generator"]
 
+    def forget(self, stage: str) -> None:
+        """Let go of what was found, which the newest stage has gone on from."""
+        del self.records[stage]
+        if self.keeper:
+            self.keeper.found = None
+
     def stage(
         self,
         name: str,
@@ -306,6 +312,7 @@ class StageWatch(Watch):
             self.trainer.first_loss = record["first_loss"]
             if record["is_newest"]:
                 self.fit.restore(self.trainer)
+                self.fit.forget(self.name)
             for _ in range(course.epoch):
                 self.task.part("epoch").end()
 
