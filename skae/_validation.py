@@ -132,9 +132,7 @@ def values_outside(X: Any, supports: list[tuple[Any, NDArray[Any]]]) -> NDArray[
     found = np.full(X.shape[1], np.nan, X.dtype)
     if all((s.low, s.high, s.whole) == (-np.inf, np.inf, False) for s, _ in supports):
         return found
-    low, high = X.min(axis=0), X.max(axis=0)
-    if sparse.issparse(X):
-        low, high = low.toarray().ravel(), high.toarray().ravel()
+    low, high = extremes(X)
     whole = np.zeros(X.shape[1], dtype=bool)
     for support, place in supports:
         for end in (high, low):
@@ -144,6 +142,27 @@ def values_outside(X: Any, supports: list[tuple[Any, NDArray[Any]]]) -> NDArray[
     for column, value in fractions(X, whole & np.isnan(found)):
         found[column] = value
     return found
+
+
+def row_blocks(X: Any) -> Iterator[tuple[int, Any]]:
+    """Yield where some consecutive rows of a dense or CSR matrix begin, and them."""
+    entries = X.nnz if sparse.issparse(X) else X.size
+    size = max(1, ENTRIES * X.shape[0] // max(entries, 1))
+    for start in range(0, X.shape[0], size):
+        yield start, X[start : start + size]
+
+
+def extremes(X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the smallest and the largest value of each column."""
+    low = np.full(X.shape[1], np.inf, X.dtype)
+    high = -low
+    for _, block in row_blocks(X):
+        ends = block.min(axis=0), block.max(axis=0)
+        if sparse.issparse(X):  # SciPy copies what it finds the extremes of
+            ends = ends[0].toarray().ravel(), ends[1].toarray().ravel()
+        np.minimum(low, ends[0], out=low)
+        np.maximum(high, ends[1], out=high)
+    return low, high
 
 
 def fractions(X: Any, asked: NDArray[Any]) -> Iterator[tuple[Any, Any]]:
@@ -173,10 +192,7 @@ def check_groups(X: Any, groups: list[tuple[NDArray[Any], Any]], names: Any) -> 
     """
     if not groups:
         return
-    entries = X.nnz if sparse.issparse(X) else X.size
-    size = max(1, ENTRIES * X.shape[0] // max(entries, 1))
-    for start in range(0, X.shape[0], size):
-        block = X[start : start + size]
+    for start, block in row_blocks(X):
         for (place, name), sums in zip(groups, group_sums(block, groups), strict=True):
             bad = np.flatnonzero(sums != 1)
             if len(bad):

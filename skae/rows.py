@@ -26,10 +26,14 @@ MOST_ROWS, MOST_ENTRIES = 1024, 2**21
 MOST_READ = 2**17
 
 
-def gather(X: Any, index: Array, out: Array) -> None:
-    """Write the rows `index` of a dense or CSR matrix to `out`."""
+def gather(X: Any, index: Any, out: Array) -> None:
+    """Write the rows `index`, an array or a range, of a dense or CSR matrix."""
+    consecutive = isinstance(index, range)
+    place = slice(index.start, index.stop, index.step) if consecutive else index
     if sparse.issparse(X):
-        X[index].toarray(out=out)
+        X[place].toarray(out=out)
+    elif consecutive:
+        out[...] = X[place]
     else:
         np.take(X, index, axis=0, out=out, mode="clip")
 
@@ -39,7 +43,7 @@ def rows_in_block(n_columns: int, most: int = MOST_ROWS) -> int:
     return max(1, min(most, MOST_ROWS, MOST_ENTRIES // n_columns))
 
 
-def blocks(X: Any, index: Array) -> Iterator[tuple[Array, Array]]:
+def blocks(X: Any, index: Any) -> Iterator[tuple[Any, Array]]:
     """Yield consecutive parts of `index` and the rows of X there, in one buffer."""
     size = min(rows_in_block(X.shape[1], most=MOST_READ // X.shape[1]), len(index))
     buffer = np.empty((size, X.shape[1]), X.dtype)
@@ -81,23 +85,39 @@ def arrange(
         Weights, at the places in `index`.
     """
     rows = np.arange(X.shape[0]) if weight is None else np.flatnonzero(weight)
+    if keep_order and not merge:
+        return rows, weight
     parts = [X] if labels is None else [labels, X]
-    keys = np.array([row_keys(part, rows) for part in parts])
-    given = np.ones(X.shape[0]) if weight is None else weight
-    order = np.lexsort((given[rows], *keys))
-    rows, keys = rows[order], keys[:, order]
+    keys = [row_keys(part, rows) for part in parts]
+    order = np.lexsort(keys if weight is None else (weight[rows], *keys))
+    rows = order if weight is None else rows[order]
     if merge:
-        first = np.append(True, (keys[:, 1:] != keys[:, :-1]).any(axis=0))
-        # Rows that are not equal hardly ever share a key; if they do, they stay apart.
-        same = np.flatnonzero(~first)
-        pairs = rows[same - 1], rows[same]
-        first[same] = ~np.all([equal_rows(part, *pairs) for part in parts], axis=0)
-        if weight is not None or len(same):
-            weight = np.zeros_like(given)
-            starts = np.flatnonzero(first)
-            weight[rows[first]] = np.add.reduceat(given[rows], starts)
-        rows = rows[first]
+        first = distinct(parts, [key[order] for key in keys], rows)
+        rows, weight = rows[first], merged(weight, rows, first, X.shape[0])
     return (np.sort(rows) if keep_order else rows), weight
+
+
+def distinct(parts: list[Any], keys: list[Array], rows: Array) -> Array:
+    """Return which rows are not equal to the ones before them; rows in key order."""
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    # Rows that are not equal hardly ever share a key; if they do, they stay apart.
+    same = np.flatnonzero(~first)
+    pairs = rows[same - 1], rows[same]
+    first[same] = ~np.all([equal_rows(part, *pairs) for part in parts], axis=0)
+    return first
+
+
+def merged(
+    weight: Array | None, rows: Array, first: Array, n_rows: int
+) -> Array | None:
+    """Return the weights of the first of equal rows, which take those of the others."""
+    if weight is None and first.all():
+        return None
+    given = np.ones(len(rows)) if weight is None else weight[rows]
+    added = np.zeros(n_rows, given.dtype)
+    added[rows[first]] = np.add.reduceat(given, np.flatnonzero(first))
+    return added
 
 
 def row_keys(X: Any, index: Array) -> Array:
@@ -114,11 +134,12 @@ def row_keys(X: Any, index: Array) -> Array:
     with np.errstate(all="ignore"):
         span = np.subtract(high, low, dtype=np.float64)
         direction /= np.where(span > 0, span, 1.0)
-        keys = [
-            ((block - low).astype(np.float64) * direction).sum(axis=1)
-            for _, block in blocks(X, index)
-        ]
-    return np.concatenate(keys)
+        keys, start = np.empty(len(index)), 0
+        for part, block in blocks(X, index):
+            scaled = (block - low).astype(np.float64) * direction
+            scaled.sum(axis=1, out=keys[start : start + len(part)])
+            start += len(part)
+    return keys
 
 
 def equal_rows(X: Any, left: Array, right: Array) -> Array:
@@ -211,7 +232,7 @@ class Rows:
     X : ndarray or CSR matrix of shape (n_samples, n_features)
         The data; never modified, never copied.
     index : ndarray of shape (n_rows,) or None
-        Which rows of X, in which order; None for all.
+        Which rows of X, in which order; None for all, which take no memory.
     weight : ndarray of shape (n_samples,) or None
         Positive at the rows of `index`; None for equal weights of one.
     center, unit : ndarray of shape (n_features,) or None
@@ -227,7 +248,7 @@ class Rows:
         unit: Array | None = None,
     ) -> None:
         self.X, self.weight = X, weight
-        self.index = np.arange(X.shape[0]) if index is None else index
+        self.index: Any = range(X.shape[0]) if index is None else index
         #: The weight of a row, on average.
         self.mean_weight = 1.0
         if weight is not None:

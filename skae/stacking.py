@@ -131,7 +131,7 @@ class Codes(Rows):
         for place, code in self.blocks():
             codes[place] = code
         weight = None if self.weight is None else self.weight[self.index]
-        return Rows(codes, weight=weight)
+        return Rows(codes, np.arange(len(codes)), weight)
 
 
 def level_trainer(trainer: Trainer, level: Objective, k: int) -> Trainer:
