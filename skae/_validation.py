@@ -343,47 +343,55 @@ def only_if(check: Callable[[Any, str], None]) -> Any:
 
 
 _limiting = threading.Lock()
-_limits: list[Any] = []
+_limits: list[tuple[int, Any]] = []
 _n_limiting = 0
 
 
 @contextmanager
-def one_blas_thread() -> Iterator[int]:
-    """Hold matrix products to one thread; yield how many are free to be used instead.
+def one_blas_thread() -> Iterator[tuple[int, int]]:
+    """Hold matrix products to one thread; yield how many were allowed, and are free.
 
     The limit belongs to the whole process. Where calls of several threads overlap, the
     first one sets it and the last one restores it; no thread is free for the others.
+    What is allowed does not depend on who else is there.
     """
     global _n_limiting
     controller = _get_threadpool_controller()
     with _limiting:
-        n_threads = 1 if _n_limiting else free_threads()
+        n_free = 1 if _n_limiting else free_threads()
         if not _n_limiting:
-            _limits.append(controller.limit(limits=1, user_api="blas"))
+            limit = allowed_threads(), controller.limit(limits=1, user_api="blas")
+            _limits.append(limit)
+        n_allowed = _limits[0][0]
         _n_limiting += 1
     try:
-        yield n_threads
+        yield n_allowed, n_free
     finally:
         with _limiting:
             _n_limiting -= 1
             if not _n_limiting:
-                _limits.pop().restore_original_limits()
+                _limits.pop()[1].restore_original_limits()
             # Only the thread that sets a limit may change it, until it leaves a block.
             with controller.limit(limits=None):
                 pass
 
 
+def allowed_threads() -> int:
+    """Return how many threads products may use: the user's limit, and joblib's."""
+    libraries = _get_threadpool_controller().info()
+    limits = [lib["num_threads"] for lib in libraries if lib["user_api"] == "blas"]
+    return int(min(*limits, cpu_count())) if limits else 1
+
+
 def free_threads() -> int:
-    """Return how many threads products may use here: the user's and joblib's limits.
+    """Return how many of the allowed threads may be used here.
 
     In a thread of joblib's "threading" backend, which limits nothing, it is one.
     """
-    libraries = _get_threadpool_controller().info()
-    limits = [lib["num_threads"] for lib in libraries if lib["user_api"] == "blas"]
     in_thread = threading.current_thread() is not threading.main_thread()
-    if not limits or (in_thread and get_active_backend()[0].nesting_level):
+    if in_thread and get_active_backend()[0].nesting_level:
         return 1
-    return int(min(*limits, cpu_count()))
+    return allowed_threads()
 
 
 def validate_parameters(component: Any) -> None:

@@ -32,35 +32,59 @@ class Crew:
     The thread that calls `run` is a member; the others wait for it in between. An error
     of any member ends the crew, and is raised to the caller.
 
+    Where threads are short, the caller does the shares of all members in turn: what
+    comes of the work depends on the number of members, and on nothing else.
+
     Parameters
     ----------
     size : int
         Number of members.
+    n_threads : int or None
+        Threads that may be used; None for one each.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, n_threads: int | None = None) -> None:
         self.size = size
-        self._barrier = threading.Barrier(size)
+        n_threads = size if n_threads is None or n_threads >= size else 1
+        self._barrier = threading.Barrier(n_threads)
         self._phases: tuple[Phase, ...] = ()
         self._errors: list[BaseException] = []
         self._others = [
             threading.Thread(
                 target=self._work, args=(i,), name=f"skae-{i}", daemon=True
             )
-            for i in range(1, size)
+            for i in range(1, n_threads)
         ]
         for thread in self._others:
             thread.start()
 
     def run(self, *phases: Phase) -> None:
         """Go through phases, all members together."""
-        if self.size == 1:
-            for phase in phases:
-                for work in phase:
-                    work((0, 1))
-            return
-        self._phases = phases
         token = _hired.set(_BUSY)
+        try:
+            if self._others:
+                self._lead(phases)
+            else:
+                self._do_all(phases)
+        finally:
+            _hired.reset(token)
+
+    def dismiss(self) -> None:
+        """Let the other members go."""
+        self._barrier.abort()
+        for thread in self._others:
+            thread.join()
+
+    def _do_all(self, phases: tuple[Phase, ...]) -> None:
+        """Do the shares of all members, one after the other."""
+        for phase in phases:
+            for i in range(self.size):
+                for work in phase:
+                    work((i, self.size))
+
+    def _lead(self, phases: tuple[Phase, ...]) -> None:
+        """Let the others begin, and do the caller's share."""
+        self._phases = phases
         try:
             self._barrier.wait()
             self._go_through(0)
@@ -71,17 +95,10 @@ class Crew:
             self._errors.append(error)
             self._barrier.abort()
             raise
-        finally:
-            _hired.reset(token)
-
-    def dismiss(self) -> None:
-        """Let the other members go."""
-        self._barrier.abort()
-        for thread in self._others:
-            thread.join()
 
     def _work(self, i: int) -> None:
         """Do the shares of one of the others until the crew is dismissed."""
+        _hired.set(_BUSY)
         with np.errstate(all="ignore"):
             try:
                 while True:
@@ -122,13 +139,14 @@ def hired() -> Crew:
 def crew(most: int) -> Iterator[Crew]:
     """Hire a crew of at most `most` members, no more than BLAS may use threads.
 
-    It is there until the block is left, and whoever asks for another one gets it.
+    It is there until the block is left, and whoever asks for another one gets it. Its
+    size does not depend on who else works at the same time; who does the work may.
     """
     if hired() is not _NOBODY:
         yield hired()
         return
-    with one_blas_thread() as n_threads:
-        members = Crew(max(1, min(most, n_threads)))
+    with one_blas_thread() as (n_allowed, n_free):
+        members = Crew(max(1, min(most, n_allowed)), n_free)
         token = _hired.set(members)
         try:
             yield members

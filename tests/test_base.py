@@ -203,21 +203,21 @@ def rows():
 
 
 @pytest.fixture
-def sizes(monkeypatch):
-    """The sizes of all crews that are hired."""
+def crews(monkeypatch):
+    """The sizes of all crews that are hired, and the threads that they have."""
     found = []
 
     class Watched(crew.Crew):
-        def __init__(self, size):
-            found.append(size)
-            super().__init__(size)
+        def __init__(self, size, n_threads=None):
+            super().__init__(size, n_threads)
+            found.append((size, 1 + len(self._others)))
 
     monkeypatch.setattr(crew, "Crew", Watched)
     return found
 
 
 @pytest.mark.parametrize("name", CREWED)
-def test_threads_change_a_fit_by_rounding_only(name, rows, sizes, monkeypatch):
+def test_threads_change_a_fit_by_rounding_only(name, rows, crews, monkeypatch):
     monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
     monkeypatch.setattr("skae.estimators._base.LEAST_WORK", 1)
     scores = []
@@ -225,28 +225,30 @@ def test_threads_change_a_fit_by_rounding_only(name, rows, sizes, monkeypatch):
         with threadpool_limits(n_threads, user_api="blas"):
             model = clone(CREWED[name]).fit(*rows)
         scores.append([model.loss_, *np.ravel(model.transform(rows[0]))])
-    assert {1, 2} <= set(sizes)
+    assert {(1, 1), (2, 2)} <= set(crews)
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-6, atol=1e-8)
     np.testing.assert_array_equal(scores[2], scores[1])
 
 
-def test_fits_side_by_side_take_one_thread_each(rows, sizes, monkeypatch):
+def test_fits_side_by_side_take_one_thread_each(rows, crews, monkeypatch):
     monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
     monkeypatch.setattr("skae.estimators._base.LEAST_WORK", 1)
     search = GridSearchCV(CREWED["denoising"], {"alpha": [0, 1e-4]}, cv=2, refit=False)
     with threadpool_limits(2, user_api="blas"):
         search.fit(rows[0])
-        assert max(sizes) == 2
-        sizes.clear()
+        assert (2, 2) in crews
+        alone = search.cv_results_["mean_test_score"]
+        crews.clear()
         with joblib.parallel_config("threading"):
             search.set_params(n_jobs=2).fit(rows[0])
-    assert set(sizes) == {1}
+    assert {n_threads for _, n_threads in crews} == {1}
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone)
 
 
-def test_small_models_take_one_thread(rows, sizes):
+def test_small_models_take_one_thread(rows, crews):
     with threadpool_limits(2, user_api="blas"):
         DenoisingAutoencoder(8, **WIDE).fit(rows[0])
-    assert set(sizes) == {1}
+    assert set(crews) == {(1, 1)}
 
 
 def peak_memory(model, X):

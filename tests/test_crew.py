@@ -176,22 +176,45 @@ def test_a_crew_goes_home_after_an_error():
 
 
 def test_overlapping_crews_do_not_add_up():
-    sizes, meet = [], threading.Barrier(2)
+    sizes, threads, meet = [], [], threading.Barrier(2)
 
     def fit():
         with crew(2) as members:
             meet.wait()
             sizes.append(members.size)
+            threads.append(n_threads())
             meet.wait()
 
     with threadpool_limits(2, user_api="blas"):
         expected = min(free_threads(), 2)
-        threads = [threading.Thread(target=fit) for _ in range(2)]
-        for thread in threads:
+        callers = [threading.Thread(target=fit) for _ in range(2)]
+        for thread in callers:
             thread.start()
-        for thread in threads:
+        for thread in callers:
             thread.join()
-    assert sorted(sizes) == [1, expected]
+    assert sizes == [expected] * 2
+    assert threads == [expected - 1] * 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_one_thread_can_do_the_work_of_all(size):
+    done, members = [], Crew(size, n_threads=1)
+    works = [lambda part, k=k: done.append((k, part)) for k in range(3)]
+    members.run(works[:2], works[2:])
+    parts = [(i, size) for i in range(size)]
+    assert done == [(k, p) for p in parts for k in (0, 1)] + [(2, p) for p in parts]
+    assert n_threads() == 0
+
+
+def test_a_crew_is_of_the_same_size_where_no_thread_is_free():
+    def fit(_):
+        with crew(5) as members:
+            return members.size
+
+    with threadpool_limits(2, user_api="blas"):
+        expected = fit(None)
+        parallel = joblib.Parallel(n_jobs=2, backend="threading")
+        assert parallel(joblib.delayed(fit)(i) for i in range(4)) == [expected] * 4
 
 
 def test_no_thread_is_free_within_joblib_s_threads():
