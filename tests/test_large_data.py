@@ -63,7 +63,7 @@ limited = pytest.mark.skipif(
 )
 
 #: Bytes of rows in a file, and of what may be allocated for a fit beside the modules.
-IN_FILE, ROOM = 2**25, 2**24
+IN_FILE, ROOM = 2**26, 3 * 2**24
 
 PREPARE = """
 import resource, sys, warnings
