@@ -49,8 +49,8 @@ print(f"{X.nbytes / 1e6:.0f} MB in {path.name}")
 # ---------------------
 # `fit` first puts the rows into an order that only their content decides, and then
 # visits them in a new order in each epoch. That takes up to 24 bytes for each row, and
-# reads the file here and there. With ``shuffle=False`` it reads from the first row to the
-# last: better for a file that does not fit into memory, if its rows are in no
+# reads the file here and there. With ``shuffle=False`` it reads from the first row to
+# the last: better for a file that does not fit into memory, if its rows are in no
 # particular order. `partial_fit` goes through chunks, with as many passes over them as
 # the caller makes.
 

@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import optimize, sparse
@@ -199,6 +202,27 @@ def test_weights_are_handed_out_with_their_rows(X, weight):
     np.testing.assert_array_equal(x, X[index[:2]])
     np.testing.assert_array_equal(w, weight[index[:2]] / 8)
     assert some.mean_weight == weight[index].mean()
+
+
+@pytest.mark.parametrize("container", [np.asarray, np.asfortranarray, sparse.csr_array])
+def test_all_rows_need_no_index(X, container):
+    columns = summary(X)
+    moves = None, columns.mean, columns.unit
+    every = Rows(container(X), None, *moves)
+    listed = Rows(container(X), np.arange(len(X)), *moves)
+    for place in (slice(0, 5), slice(700, 712), slice(0, len(X), 400)):
+        x, weight = np.empty((2, len(listed.index[place]), 3)), np.empty(2)
+        for some, out in zip((every, listed), x, strict=True):
+            some.load(some.index[place], out, weight, 1.0)
+        np.testing.assert_array_equal(x[0], x[1])
+    assert len(every) == len(every.cut(slice(3, None))) + 3
+    assert sys.getsizeof(every.index) < 100
+
+
+def test_rows_that_keep_their_order_are_not_looked_at():
+    index, weight = arrange(SimpleNamespace(shape=(4, 2)), keep_order=True)
+    np.testing.assert_array_equal(index, range(4))
+    assert weight is None
 
 
 # --- a middle that outliers do not move -----------------------------------------------

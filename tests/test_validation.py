@@ -2,6 +2,7 @@
 
 import inspect
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 
@@ -67,6 +68,27 @@ def test_threads_that_overlap_leave_no_limit_behind():
 
 
 # --- values that a distribution cannot take ---------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("entries", [1, 7, 1000])
+def test_columns_are_searched_block_by_block(kind, entries, monkeypatch):
+    monkeypatch.setattr(_validation, "ENTRIES", entries)
+    X = np.random.default_rng(0).integers(-2, 3, (40, 3)) * [1.0, 2.0, 0.0]
+    low, high = _validation.extremes(kind(X))
+    np.testing.assert_array_equal(low, X.min(axis=0))
+    np.testing.assert_array_equal(high, X.max(axis=0))
+
+
+def test_looking_for_extremes_of_sparse_columns_copies_nothing_large(monkeypatch):
+    monkeypatch.setattr(_validation, "ENTRIES", 2**14)
+    X = sparse.csr_array(np.random.default_rng(0).integers(0, 2, (20_000, 20)) * 1.0)
+    tracemalloc.start()
+    _validation.extremes(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.data.nbytes / 2
+
 
 NAMES = np.array([f"x_{j}" for j in range(12)], dtype=object)
 stored = pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
