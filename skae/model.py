@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,10 +205,14 @@ class Model:
     def rows(
         self, X: Any, index: Array | None = None, weight: Array | None = None
     ) -> Rows:
-        """Return rows of X as this network wants to see them."""
-        if not self.moves_columns:
-            return Rows(X, index, weight)
-        return Rows(X, index, weight, self.center, self.unit)
+        """Return rows of X as this network wants to see them.
+
+        X may be something else than a matrix if it says itself what its rows are.
+        """
+        make = getattr(X, "as_rows", partial(Rows, X))
+        moved = (self.center, self.unit) if self.moves_columns else (None, None)
+        found: Rows = make(index, weight, *moved)
+        return found
 
     # --- the distribution's shared parameters ---------------------------------
 
@@ -399,13 +404,17 @@ class Model:
 
     def firing(self, rows: Rows) -> tuple[Array, Array]:
         """Return how often each unit fires, by weight, and in how many rows."""
-        often, count = np.zeros((2, self.plan.n_components))
+        often, count = rows.summed(self.sums_of_firing)
+        return often / len(rows), count
+
+    def sums_of_firing(self, rows: Rows) -> Array:
+        """Return the weights and the numbers of rows in which each unit fires."""
+        sums = np.zeros((2, self.plan.n_components))
         with np.errstate(all="ignore"), self.crew(len(rows)):
             for _, weight, code in self.codes(rows):
                 fires = self.bottleneck.firing(code)
-                often += weight @ fires
-                count += np.count_nonzero(fires, axis=0)
-        return often / len(rows), count
+                sums += weight @ fires, np.count_nonzero(fires, axis=0)
+        return sums
 
     def directions(self) -> Array:
         """Return what each unit adds to the decoder's output, in the units of X.
@@ -441,13 +450,17 @@ class Model:
 
     def activity(self, rows: Rows) -> tuple[Array, Array]:
         """Return each component's mean divergence, and the variance of its mean."""
+        kl, mean, square = rows.summed(self.sums_of_activity) / len(rows)
+        return kl, square - np.square(mean)
+
+    def sums_of_activity(self, rows: Rows) -> Array:
+        """Return sums of each component's divergence, its mean and its square."""
         sums = np.zeros((3, self.plan.n_components))
         with np.errstate(all="ignore"):
             for _, _, weight, h in self.encoded(rows):
                 mu = np.hsplit(h, 2)[0].astype(np.float64)
                 sums += [weight @ f for f in (divergence(h), mu, np.square(mu))]
-        kl, mean, square = sums / len(rows)
-        return kl, square - np.square(mean)
+        return sums
 
     def decoded(self, z: Any) -> Iterator[tuple[slice, Array]]:
         """Yield the decoder's outputs for blocks of codes."""
@@ -539,19 +552,28 @@ class Model:
         draws = self.code_alone()
         if self.bottleneck.is_random and n_samples > 0:
             draws = normal_draws(n_samples, self.plan.n_components)
-        own, losses = self.settled_own(rows), np.empty(len(rows))
+        own = self.settled_own(rows)
+        work = partial(self.sum_of_losses, beta=beta, draws=draws, own=own)
+        return float(rows.summed(work)) / len(rows)
 
-        def measure(here: slice) -> None:
+    def sum_of_losses(self, rows: Rows, beta: float, draws: Array, own: Array) -> float:
+        """Return the sum of the rows' losses, times their weights.
+
+        The blocks' sums are added in one order, however many threads found them.
+        """
+
+        def measure(here: slice) -> list[float]:
+            sums = []
             for block in self.scored(rows.cut(here), draws, own):
                 out = np.empty((*block.cost.shape, block.x.shape[1]), block.x.dtype)
                 self.family.nll(block.x[:, None], block.eta, self.shared, out)
                 total = out.sum(axis=2) + beta * block.cost
                 each = np.empty(len(total), total.dtype)
                 self.bottleneck.combine(total, each, np.empty_like(total))
-                losses[here][block.place] = block.weight * each
+                sums.append(float((block.weight * each).sum(dtype=np.float64)))
+            return sums
 
-        self.together(len(rows), measure)
-        return float(losses.sum()) / len(rows)
+        return float(np.sum([*chain(*self.together(len(rows), measure))]))
 
     def loss_of_means(self, rows: Rows, beta: float) -> float:
         """Return the loss of describing every row by the columns' statistics."""
@@ -568,6 +590,14 @@ class Model:
         found = places >= 0
         if self.bottleneck.is_random or not found.any():
             return shared
+        deviation = rows.summed(self.sum_of_deviations)
+        with np.errstate(all="ignore"):
+            scale = self.family.scale(deviation / len(rows))
+            shared[places[found]] = np.log(scale[found])
+        return np.clip(shared, *self.widest_limits())
+
+    def sum_of_deviations(self, rows: Rows) -> Array:
+        """Return the sums of what scales are estimated from, one for each column."""
         draws = self.code_alone()
 
         def measure(here: slice) -> Array:
@@ -578,11 +608,7 @@ class Model:
                 deviation += block.weight @ out
             return deviation
 
-        deviation = sum(self.together(len(rows), measure))
-        with np.errstate(all="ignore"):
-            scale = self.family.scale(deviation / len(rows))
-            shared[places[found]] = np.log(scale[found])
-        return np.clip(shared, *self.widest_limits())
+        return np.asarray(sum(self.together(len(rows), measure)))
 
     def scored(
         self, rows: Rows, draws: Array, own: Array | None = None

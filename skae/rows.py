@@ -7,7 +7,7 @@ size of X is ever allocated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -268,6 +268,14 @@ class Rows:
     def share(self, place: slice) -> Rows:
         """Return what loads this place in a batch, whatever others do meanwhile."""
         return self
+
+    def summed(self, work: Callable[[Rows], Any]) -> Any:
+        """Return what `work` finds for these rows.
+
+        Where rows are kept in several places, it is done in each of them, and what it
+        finds is added up: it has to be a sum over rows, and to survive pickling.
+        """
+        return work(self)
 
     def load(self, index: Array, x: Array, weight: Array, total: float) -> None:
         """Write the rows to `x`, and their weights divided by `total` to `weight`."""
