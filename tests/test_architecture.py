@@ -60,6 +60,7 @@ FLOORS = [
         "skae.estimators.stacked",
         "skae.estimators.variational",
     },
+    {"skae.distributed"},
 ]
 
 #: Modules that may know scikit-learn.
