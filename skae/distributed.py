@@ -11,6 +11,7 @@ is lost with a worker, Dask computes again elsewhere, and nothing changes.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property, partial
@@ -306,9 +307,13 @@ def give(value: Any) -> Any:
     return value
 
 
-def call(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function that has come as the result of a task."""
-    return function(*args)
+def call(saved: bytes, *args: Any) -> Any:
+    """Call a function that was pickled.
+
+    Arrays that Dask moves by itself may come at any address, and a product of matrices
+    may be another one in the last bit for that. Those that are unpickled do not.
+    """
+    return pickle.loads(saved)(*args)
 
 
 def add(*parts: Any) -> Any:
@@ -454,10 +459,11 @@ def spread(X: Any, sample_weight: Any, client: Any) -> tuple[Chunks, Array | Non
     X = X.rechunk({1: -1})
     parts, ends = X.to_delayed().ravel(), np.cumsum([0, *X.chunks[0]])
     delayed, chunks = needed("dask").delayed, []
-    for x, start, stop in zip(parts, ends[:-1], ends[1:], strict=True):
-        mine = None if weight is None else weight[start:stop]
-        chunks.append(delayed(partial(keep, int(start), mine, dtype), pure=False)(x))
-    futures = client.compute(chunks)
+    for i in np.flatnonzero(np.diff(ends)):
+        mine = None if weight is None else weight[ends[i] : ends[i + 1]]
+        told = partial(keep, int(ends[i]), mine, dtype)
+        chunks.append(delayed(told, pure=False)(parts[i]))
+    futures, ends = client.compute(chunks), np.unique(ends)
     return Chunks(client, futures, ends, (X.shape[0], X.shape[1]), dtype), weight
 
 
@@ -475,7 +481,7 @@ class Chunks:
     futures : list of distributed.Future
         Its chunks.
     ends : ndarray of shape (n_chunks + 1,)
-        Where chunks begin and end.
+        Where chunks begin and end; none is empty.
     shape : tuple of int
         Number of rows and of columns.
     dtype : dtype
@@ -527,9 +533,8 @@ class Chunks:
     # --- tasks --------------------------------------------------------------------
 
     def whole(self) -> list[Part]:
-        """Return all chunks that have rows."""
-        pairs = zip(self.futures, np.diff(self.ends), strict=True)
-        return [(future,) for future, n in pairs if n]
+        """Return all chunks."""
+        return [(future,) for future in self.futures]
 
     def parts(self, index: Array) -> tuple[list[Array], list[Part]]:
         """Return which entries of `index` lie in each chunk, and their places there.
@@ -552,7 +557,8 @@ class Chunks:
         What they share is the result of a task as well: Dask moves it between the
         workers, and finds it again should one be lost.
         """
-        shared = self.delayed(partial(give, function))()
+        saved = needed("cloudpickle").dumps(function)
+        shared = self.delayed(partial(give, saved))()
         return [self.delayed(call)(shared, *part) for part in parts]
 
     def each(self, function: Callable[..., Any], parts: Sequence[Part]) -> list[Any]:

@@ -82,7 +82,7 @@ def per_epoch(monkeypatch, look):
         DenoisingAutoencoder(8, distribution="poisson", tied_weights=True, **CERTAIN),
         DenoisingAutoencoder(8, shuffle=False, **CERTAIN),
         DenoisingAutoencoder(8, early_stopping=True, solver="sgd", **CERTAIN),
-        DenoisingAutoencoder(8, **{**CERTAIN, "batch_size": 1797}),
+        DenoisingAutoencoder(8, **{**CERTAIN, "batch_size": 1797}, solver="sgd"),
         DenoisingAutoencoder(8, **{**CERTAIN, "batch_size": "auto", "max_iter": 1}),
         SparseAutoencoder(30, k=4, dead_after=0.5, max_iter=5, **SHORT),
         SparseAutoencoder(
@@ -103,7 +103,9 @@ def test_same_as_fit(client, rows, digits, model):
     there = fit_distributed(clone(model), rows)
     np.testing.assert_allclose(there.loss_curve_, here.loss_curve_, rtol=1e-12)
     np.testing.assert_allclose(there._theta, here._theta, atol=1e-11)
-    assert there.validation_scores_ == pytest.approx(here.validation_scores_, rel=1e-12)
+    assert (there.validation_scores_ is None) == (not model.early_stopping)
+    if model.early_stopping:
+        np.testing.assert_allclose(there.validation_scores_, here.validation_scores_)
     assert there.score(digits) == pytest.approx(here.score(digits), rel=1e-12)
     assert there.t_ == here.t_
     if isinstance(model, SparseAutoencoder):
@@ -185,13 +187,14 @@ def test_corruption(client, rows, digits):
 
 @pytest.mark.parametrize("objective", ["elbo", "iwae"])
 def test_variational(client, rows, digits, objective):
-    model = VariationalAutoencoder(4, objective=objective, n_samples=2, max_iter=15)
-    model.set_params(early_stopping=True, beta_warm_up=3, **SHORT)
-    here = [clone(model).set_params(random_state=i).fit(digits) for i in range(2)]
-    there = fit_distributed(model, rows)
-    assert there.n_active_components_ == here[0].n_active_components_
-    reached = [each.best_validation_score_ for each in here]
-    assert there.best_validation_score_ == pytest.approx(np.mean(reached), rel=0.02)
+    """The weights at first are those of `fit`, the draws are others."""
+    model = VariationalAutoencoder(4, objective=objective, n_samples=2, max_iter=8)
+    model.set_params(
+        early_stopping=True, beta_warm_up=3, **{**SHORT, "batch_size": 900}
+    )
+    here, there = clone(model).fit(digits), fit_distributed(model, rows)
+    assert there.n_active_components_ == here.n_active_components_
+    assert there.score(digits) == pytest.approx(here.score(digits), rel=0.01)
     kl, _ = there._model().activity(there._model().rows(digits))
     np.testing.assert_allclose(there.kl_per_component_, kl, rtol=1e-10)
 
@@ -199,19 +202,21 @@ def test_variational(client, rows, digits, objective):
 # --- what the cluster does ------------------------------------------------------------
 
 
-def test_no_worker_holds_all_rows(client, rows, monkeypatch):
-    seen = []
+def test_no_worker_holds_all_rows(client, digits, monkeypatch):
+    X = da.from_array(np.tile(digits, (20, 1)), chunks=(9000, 64))
+    held = []
 
     def look(trainer, epoch):
-        futures = [part[0] for part in trainer.rows.X.whole()]
+        futures = trainer.rows.X.futures
         places = client.who_has(futures)
-        seen.append([places[future.key] for future in futures])
+        for worker in client.scheduler_info()["workers"]:
+            held.append(sum(worker in places[future.key] for future in futures))
 
     per_epoch(monkeypatch, look)
-    fit_distributed(DenoisingAutoencoder(8, **CERTAIN), rows)
-    for places in seen:
-        assert all(len(workers) == 1 for workers in places)
-        assert len({workers[0] for workers in places}) == 2
+    model = DenoisingAutoencoder(8, **{**CERTAIN, "batch_size": 8192, "max_iter": 3})
+    fit_distributed(model, X)
+    assert len(held) == 6
+    assert all(0 < n < X.numblocks[0] for n in held)
 
 
 def test_a_lost_worker_changes_nothing(client, rows, monkeypatch):
@@ -222,7 +227,7 @@ def test_a_lost_worker_changes_nothing(client, rows, monkeypatch):
     def kill(trainer, epoch):
         if epoch == 3:
             future = trainer.rows.X.futures[0]
-            (address,) = client.who_has([future])[future.key]
+            address = client.who_has([future])[future.key][0]
             killed.append(client.run(os.getpid, workers=[address])[address])
             os.kill(killed[0], signal.SIGKILL)
 
@@ -320,7 +325,7 @@ def test_errors_name_the_column(client, digits):
 
 def test_weights_are_checked(client, rows):
     model = DenoisingAutoencoder(2)
-    with pytest.raises(ValueError, match="sample_weight.shape"):
+    with pytest.raises(ValueError, match=r"sample_weight\.shape"):
         fit_distributed(model, rows, sample_weight=np.ones(3))
     with pytest.raises(ValueError, match=r"[Nn]egative"):
         fit_distributed(model, rows, sample_weight=-da.ones(1797))
@@ -351,7 +356,7 @@ def test_a_client_is_needed(rows, monkeypatch):
         raise ValueError("No global client found")
 
     monkeypatch.setattr(distributed, "get_client", none)
-    with pytest.raises(ValueError, match="create a distributed.Client first"):
+    with pytest.raises(ValueError, match="create a distributed"):
         fit_distributed(DenoisingAutoencoder(2), rows)
 
 
