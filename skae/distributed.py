@@ -109,24 +109,29 @@ def fit_distributed(
 
     A step takes some hundredths of a second even if it has nothing to compute, so that
     it pays with large models and large batches only: give a `batch_size` of thousands
-    of rows. With ``shuffle=False`` the rows of a batch lie in one chunk or two, and so
+    of rows. A client with ``direct_to_workers=True`` fetches the gradients without the
+    scheduler. With ``shuffle=False`` the rows of a batch lie in one chunk or two, and
     few workers have something to do.
 
     Equal rows are never merged, as they are by `fit` in some small problems.
 
     Examples
     --------
-    >>> import dask.array as da  # doctest: +SKIP
-    >>> from distributed import Client  # doctest: +SKIP
+    >>> import dask.array as da
+    >>> from distributed import Client
+    >>> from sklearn.datasets import load_digits
     >>> from skae import DenoisingAutoencoder
     >>> from skae.distributed import fit_distributed
-    >>> client = Client("scheduler:8786")  # doctest: +SKIP
-    >>> X = da.from_zarr("rows.zarr")  # doctest: +SKIP
-    >>> model = DenoisingAutoencoder(64, batch_size=8192)
-    >>> fit_distributed(model, X).score_samples(rows)  # doctest: +SKIP
+    >>> X = da.from_array(load_digits().data, chunks=(600, 64))
+    >>> model = DenoisingAutoencoder(8, batch_size=600, tol=5, random_state=0)
+    >>> with Client(processes=False, dashboard_address=":0"):
+    ...     model = fit_distributed(model, X)
+    >>> model.transform(load_digits().data).shape
+    (1797, 8)
     """
-    check_trained(estimator)
+    check_kind(estimator)
     validate_parameters(estimator)
+    check_apart(estimator)
     check_array(X)
     with needed("dask").config.set(LARGE), all_or_nothing(estimator):
         fit(estimator, *spread(X, sample_weight, find_client(client)))
@@ -183,8 +188,8 @@ def find_client(client: Any) -> Any:
         ) from None
 
 
-def check_trained(estimator: Any) -> None:
-    """Refuse estimators that cannot learn from rows that are elsewhere."""
+def check_kind(estimator: Any) -> None:
+    """Refuse estimators that train more than one network, or labels."""
     if not isinstance(estimator, TRAINED):
         kinds = ", ".join(kind.__name__ for kind in TRAINED)
         raise TypeError(
@@ -192,6 +197,10 @@ def check_trained(estimator: Any) -> None:
             f"stack to some of the rows, or its levels one after the other, each to "
             f"X.map_blocks(level.transform) of the one before."
         )
+
+
+def check_apart(estimator: BaseAutoencoder) -> None:
+    """Refuse what the rows of a batch have to meet in."""
     corruption, level = estimator._corruption()
     if level > 0 and corruption.rows_meet:
         refuse_meeting(f"corruption={estimator.corruption!r}", "another corruption")

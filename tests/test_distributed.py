@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 
 import joblib
 import numpy as np
@@ -241,16 +242,17 @@ def test_a_lost_worker_changes_nothing(client, rows, monkeypatch):
 
 
 def test_nothing_stays_with_the_workers(client, rows):
-    model = fit_distributed(DenoisingAutoencoder(8, **CERTAIN), rows, client=client)
-
     def held(dask_scheduler):
-        return len(dask_scheduler.tasks)
+        return {str(key) for key in dask_scheduler.tasks}
 
-    for _ in range(100):
-        if not client.run_on_scheduler(held):
+    before = client.run_on_scheduler(held)
+    model = fit_distributed(DenoisingAutoencoder(8, **CERTAIN), rows, client=client)
+    for _ in range(200):
+        left = client.run_on_scheduler(held) - before
+        if not left:
             break
-        client.run(len, ())
-    assert client.run_on_scheduler(held) == 0
+        time.sleep(0.05)
+    assert not left
     assert pickle.loads(pickle.dumps(model)).loss_ == model.loss_
 
 
@@ -277,6 +279,7 @@ def spoiled(digits, row, column, value):
         ({}, da.ones((3, 3), dtype="c16"), ValueError, "must hold real numbers"),
         ({}, da.ones((9, 3))[da.ones(9) > 0], ValueError, "compute_chunk_sizes"),
         ({"max_iter": 0}, da.ones((9, 3)), ValueError, "'max_iter' parameter"),
+        ({"corruption": 5}, da.ones((9, 3)), ValueError, "'corruption' parameter"),
         ({"distribution": "auto"}, da.ones((9, 3)), ValueError, "its distribution_"),
         ({"corruption": "swap"}, da.ones((9, 3)), ValueError, "corruption='swap'"),
         (

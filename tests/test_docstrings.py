@@ -33,6 +33,7 @@ ESTIMATORS = [
 
 def public():
     yield "skae.checkpoints.Checkpoint"
+    yield "skae.distributed.fit_distributed"
     for name in skae.__all__:
         cls = getattr(skae, name)
         yield f"skae.{name}"

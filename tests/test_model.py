@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import threadpoolctl
@@ -654,6 +656,48 @@ def test_activity(X):
     center = np.average(mean, axis=0, weights=weight)
     expected = np.average((mean - center) ** 2, axis=0, weights=weight)
     np.testing.assert_allclose(variance, expected, rtol=1e-9)
+
+
+class Halves(Rows):
+    """Rows in two places."""
+
+    def summed(self, work):
+        work, n = pickle.loads(pickle.dumps(work)), len(self) // 3
+        return work(self.cut(slice(0, n))) + work(self.cut(slice(n, None)))
+
+
+@pytest.mark.parametrize(
+    "bottleneck",
+    [Deterministic(), GaussianPosterior(), SparseCode(TopK(1))],
+    ids=repr,
+)
+def test_sums_over_rows_are_sums_over_places(X, bottleneck):
+    model, weight = moved(make(X, bottleneck=bottleneck)), np.linspace(0.5, 1.5, len(X))
+    here, there = (
+        kind(X, np.arange(5, 280), weight, model.center, model.unit)
+        for kind in (Rows, Halves)
+    )
+    passes = [
+        lambda rows: model.mean_loss(rows, 0.5, 3),
+        lambda rows: model.loss_of_means(rows, 0.5),
+        model.estimated_shared,
+        model.firing,
+    ]
+    if bottleneck.is_random:
+        passes.append(model.activity)
+    for look in passes:
+        np.testing.assert_allclose(look(there), look(here), rtol=1e-12)
+
+
+def test_what_says_itself_what_its_rows_are(X):
+    class Own:
+        def as_rows(self, *args):
+            return Rows(X, *args)
+
+    model = make(X)
+    rows = model.rows(Own(), np.arange(9))
+    np.testing.assert_array_equal(rows.center, model.center)
+    assert len(rows) == 9
 
 
 def test_samples_spread_as_the_noise_does(mixed):
