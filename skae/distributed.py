@@ -77,9 +77,10 @@ def fit_distributed(
     estimator : DenoisingAutoencoder, SparseAutoencoder or VariationalAutoencoder
         What to fit, in place. With ``warm_start=True`` its training continues.
     X : dask array of shape (n_samples, n_features)
-        Training data in chunks of rows, whose lengths are known. Chunks are computed
-        once and kept by the workers until the end. A step has one task for each chunk:
-        one or two chunks for each thread of the cluster are best.
+        Training data in chunks of rows, whose lengths are known; a chunk may also be a
+        CSR matrix. Chunks are computed once and kept by the workers until the end. A
+        step has one task for each chunk: one or two chunks for each thread of the
+        cluster are best.
     sample_weight : array-like or dask array of shape (n_samples,), default=None
         Non-negative weights of the rows, as in `fit`.
     client : distributed.Client, default=None
@@ -305,10 +306,10 @@ class Chunk(NamedTuple):
 
 
 def keep(start: int, weight: Array | None, dtype: np.dtype[Any], x: Any) -> Chunk:
-    """Make a chunk; refuse what is no number."""
-    if not sparse.issparse(x):
-        x = np.asarray(x, dtype, order="C")
-    return Chunk(x, weight, start)
+    """Make a chunk of rows in a floating-point type."""
+    if sparse.issparse(x):
+        return Chunk(x.tocsr().astype(dtype, copy=False), weight, start)
+    return Chunk(np.asarray(x, dtype, order="C"), weight, start)
 
 
 def give(value: Any) -> Any:

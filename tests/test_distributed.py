@@ -9,6 +9,7 @@ import time
 import joblib
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
@@ -137,6 +138,13 @@ def test_whole_numbers_become_double(client, digits):
     model = fit_distributed(DenoisingAutoencoder(8, **CERTAIN), whole)
     here = DenoisingAutoencoder(8, **CERTAIN).fit(digits.astype(np.int8))
     np.testing.assert_allclose(model._theta, here._theta, atol=1e-11)
+
+
+def test_sparse_chunks(client, digits):
+    X = da.from_array(digits, chunks=(600, 64)).map_blocks(sparse.csr_matrix)
+    model = SparseAutoencoder(30, k=4, dead_after=0.5, max_iter=3, **SHORT)
+    here, there = clone(model).fit(sparse.csr_matrix(digits)), fit_distributed(model, X)
+    np.testing.assert_allclose(there._theta, here._theta, atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, da.from_array])
