@@ -23,16 +23,18 @@ from numpy.random import SFC64, Generator
 from scipy import sparse
 
 from skae._validation import (
+    _fit_context,
     check_support,
     check_weight,
     column_name,
-    validate_parameters,
 )
+from skae.checkpoints import digest
 from skae.composite import as_distribution
 from skae.corruptions import Bounds
 from skae.crew import Phase, alone, crew, hired
 from skae.estimators._base import FEWEST_SHARED, LEAST_WORK, BaseAutoencoder
-from skae.estimators._fitted import all_or_nothing, new_generator
+from skae.estimators._fitted import all_or_nothing
+from skae.estimators._watch import FitWatch
 from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.sparse import SparseAutoencoder
 from skae.estimators.variational import VariationalAutoencoder
@@ -131,36 +133,29 @@ def fit_distributed(
     (1797, 8)
     """
     check_kind(estimator)
-    validate_parameters(estimator)
-    check_apart(estimator)
     check_array(X)
-    with needed("dask").config.set(LARGE), all_or_nothing(estimator):
-        fit(estimator, *spread(X, sample_weight, find_client(client)))
+    with needed("dask").config.set(LARGE):
+        fitted: Estimator = fit(estimator, X, sample_weight, find_client(client))
+    return fitted
+
+
+@_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+def fit(estimator: Estimator, X: Any, sample_weight: Any, client: Any) -> Estimator:
+    """Do what `BaseAutoencoder.fit` does, with rows that are elsewhere."""
+    check_apart(estimator)
+    watch = FitWatch(estimator, estimator._n_tasks(), X, None, sample_weight)
+    with all_or_nothing(estimator):
+        data, weight = spread(X, sample_weight, client)
+        seen = data.columns()
+        family = checked_family(estimator, data)
+        rng = watch.begin(family, X=data, sample_weight=weight)
+        index = arranged(data, weight, seen, keep_order=not estimator.shuffle)
+        rows = data.as_rows(index, weight)
+        monitor, n_rows = estimator._fit_rows(rows, family, rng, watch)
+        estimator._warn(monitor, watch, stacklevel=5)
+        estimator._advise(n_rows)
+    watch.end()
     return estimator
-
-
-def fit(estimator: BaseAutoencoder, data: Chunks, weight: Array | None) -> None:
-    """Take the steps of `BaseAutoencoder.fit`, with rows that are elsewhere."""
-    estimator._memory = None
-    seen = data.columns()
-    family = checked_family(estimator, data)
-    rng = new_generator(estimator.random_state)
-    index = arranged(data, weight, seen, keep_order=not estimator.shuffle)
-    train, valid = estimator._split(index, rng)
-    rows = data.as_rows(train, weight)
-    columns = seen if valid is None else rows.columns()
-    data = estimator._prepare(rows, family, columns, rng, estimator.warm_start)
-    trainer = RemoteTrainer.of(estimator._trainer(data, train, weight, rng))
-    every_row, held_out = estimator._model().rows(data, index, weight), None
-    if valid is not None:
-        held_out = estimator._model().rows(data, valid, weight)
-    with estimator._crew(trainer):
-        monitor = estimator._train(trainer, held_out)
-        estimator._record(monitor, len(trainer.rows))
-        estimator._settle(trainer, every_row)
-        estimator._finish(every_row)
-    estimator._warn(monitor)
-    estimator._advise(len(trainer.rows))
 
 
 # --- checking what is given -----------------------------------------------------------
@@ -358,6 +353,11 @@ def checked_columns(chunk: Chunk) -> Columns:
     return Columns.of(chunk.rows())
 
 
+def digest_of(chunk: Chunk) -> str:
+    """Return what tells the content of a chunk apart."""
+    return digest(chunk.x)
+
+
 def check_chunk(family: Any, chunk: Chunk) -> None:
     """Refuse values that the distribution of their column cannot take."""
     try:
@@ -528,6 +528,15 @@ class Chunks:
         """Return rows of the matrix, as a network wants to see them."""
         return ChunkedRows(self, index, weight, center, unit)
 
+    @property
+    def trainer(self) -> type[Trainer]:
+        """Who takes steps with these rows."""
+        return RemoteTrainer
+
+    def digest(self) -> str:
+        """Return what tells their content, and how it is divided, apart."""
+        return " ".join(self.each(digest_of, self.whole()))
+
     def take(self, index: Array, axis: int, out: Array, mode: str) -> Array:
         """Fetch rows, as `numpy.take` does."""
         members, parts = self.parts(index)
@@ -627,20 +636,6 @@ class RemoteTrainer(Trainer):
     """Takes steps whose gradients are found where the rows are."""
 
     rows: ChunkedRows
-
-    @classmethod
-    def of(cls, trainer: Trainer) -> RemoteTrainer:
-        """Return a trainer of the same parameters, by the same generator."""
-        return cls(
-            trainer.objective,
-            trainer.theta,
-            trainer.rows,
-            trainer.bounds,
-            trainer.limits,
-            batch_size=trainer.batch_size,
-            shuffle=trainer.shuffle,
-            rng=trainer.rng,
-        )
 
     def deltas(self, team: list[Share], index: Array, total: float) -> list[Phase]:
         """Return what asks for the gradient; there are no deltas here."""

@@ -25,7 +25,7 @@ from skae.draws import normal_draws
 from skae.layout import Array, Layout, Part, share
 from skae.network import WIDTH, Chain, Padded, encoder_decoder, initialize
 from skae.objective import Objective
-from skae.rows import Columns, Rows, rows_in_block
+from skae.rows import Columns, Rows, rows_in_block, rows_of
 
 __all__ = ["Model", "Plan"]
 
@@ -205,14 +205,9 @@ class Model:
     def rows(
         self, X: Any, index: Array | None = None, weight: Array | None = None
     ) -> Rows:
-        """Return rows of X as this network wants to see them.
-
-        X may be something else than a matrix if it says itself what its rows are.
-        """
-        make = getattr(X, "as_rows", partial(Rows, X))
+        """Return rows of X as this network wants to see them."""
         moved = (self.center, self.unit) if self.moves_columns else (None, None)
-        found: Rows = make(index, weight, *moved)
-        return found
+        return rows_of(X, index, weight, *moved)
 
     # --- the distribution's shared parameters ---------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -277,6 +278,10 @@ class Rows:
         """
         return work(self)
 
+    def columns(self) -> Columns:
+        """Summarise the rows, in the units of X."""
+        return Columns.of(self)
+
     def load(self, index: Array, x: Array, weight: Array, total: float) -> None:
         """Write the rows to `x`, and their weights divided by `total` to `weight`."""
         gather(self.X, index, x)
@@ -301,6 +306,12 @@ class Rows:
         if self.center is not None and self.unit is not None:
             x *= self.unit
             x += self.center
+
+
+def rows_of(X: Any, *args: Any) -> Rows:
+    """Return rows of X; one that is no matrix says itself what its rows are."""
+    rows: Rows = getattr(X, "as_rows", partial(Rows, X))(*args)
+    return rows
 
 
 #: Rows from which a geometric median is found, and the steps towards it.

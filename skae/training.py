@@ -277,7 +277,8 @@ class Trainer:
 
     def order(self, course: Course) -> Array:
         """Return the rows in the order of an epoch; the same if it is under way."""
-        index, generator = self.rows.index, self.rng.bit_generator
+        index: Array = self.rows.index
+        generator = self.rng.bit_generator
         if not (self.shuffle and self.batch_size < len(index)):
             return index
         now = dict(generator.state)

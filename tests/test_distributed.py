@@ -21,6 +21,7 @@ from skae import (
     StackedAutoencoder,
     VariationalAutoencoder,
 )
+from skae.checkpoints import Checkpoint
 from skae.distributed import fit_distributed
 from skae.rows import Rows
 
@@ -65,13 +66,13 @@ def digits():
 
 def per_epoch(monkeypatch, look):
     """Call ``look(trainer, epoch)`` before each epoch of a denoising autoencoder."""
-    before = DenoisingAutoencoder._before_epoch
+    change = DenoisingAutoencoder._change
 
-    def also(self, trainer, epoch, drops, moments):
+    def also(self, trainer, epoch):
         look(trainer, epoch)
-        return before(self, trainer, epoch, drops, moments)
+        change(self, trainer, epoch)
 
-    monkeypatch.setattr(DenoisingAutoencoder, "_before_epoch", also)
+    monkeypatch.setattr(DenoisingAutoencoder, "_change", also)
 
 
 # --- the model is that of fit ---------------------------------------------------------
@@ -472,3 +473,50 @@ def test_scores_of_a_marginal_by_blocks(client, digits):
     X = da.from_array(digits[:300], chunks=(77, 64))
     scores = X.map_blocks(model.score_samples, drop_axis=1, dtype=float).compute()
     np.testing.assert_array_equal(scores, model.score_samples(digits[:300]))
+
+
+# --- what goes on around a fit --------------------------------------------------------
+
+
+def test_a_fit_goes_on_from_its_checkpoint(client, rows, tmp_path, monkeypatch):
+    params = {**CERTAIN, "corruption_level": 0.2, "max_iter": 4}
+    plain = fit_distributed(DenoisingAutoencoder(8, **params), rows)
+    checkpoint = Checkpoint(tmp_path / "it.ckpt", n_minutes=1e-9)
+    model = DenoisingAutoencoder(8, checkpoint=checkpoint, **params)
+
+    def crash(trainer, epoch):
+        if epoch == 3:
+            raise RuntimeError("a crash")
+
+    with monkeypatch.context() as patched:
+        per_epoch(patched, crash)
+        with pytest.raises(RuntimeError, match="a crash"):
+            fit_distributed(clone(model), rows)
+    again = fit_distributed(clone(model), rows)
+    np.testing.assert_array_equal(again._theta, plain._theta)
+    assert again.loss_curve_ == plain.loss_curve_
+    with pytest.raises(ValueError, match="another fit: X differed"):
+        fit_distributed(clone(model), rows + 1)
+
+
+def test_callbacks_see_the_epochs(client, rows):
+    pytest.importorskip("sklearn.callback", reason="scikit-learn has none before 1.9")
+    calls = []
+
+    class Counter:
+        def setup(self, estimator, context):
+            calls.append("setup")
+
+        def teardown(self, estimator, context):
+            calls.append("teardown")
+
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context):
+            calls.append(context.task_name)
+            return len(calls) == 3
+
+    model = DenoisingAutoencoder(8, **{**CERTAIN, "max_iter": 9})
+    fit_distributed(model.set_callbacks(Counter()), rows)
+    assert calls == ["setup", "epoch", "epoch", "fit", "teardown"]
+    assert model.n_iter_ == 2

@@ -45,7 +45,7 @@ from skae.layout import Array
 from skae.model import Model, Plan
 from skae.optimizers import OPTIMIZERS, SCHEDULES, Moments, Optimizer
 from skae.penalties import Penalty
-from skae.rows import Columns, Rows, arrange
+from skae.rows import Columns, Rows, arrange, rows_of
 from skae.training import (
     Course,
     DivergenceError,
@@ -267,27 +267,34 @@ class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
         """
         watch = FitWatch(self, self._n_tasks(), X, None, sample_weight)
         with all_or_nothing(self):
-            self._memory = None
             data, weight, family = self._check_training_data(X, sample_weight, True)
             rng = watch.begin(family, X=data, sample_weight=weight)
-            index, weight = self._arrange(data, weight)
-            train, valid = self._split(index, rng)
-            rows = Rows(data, train, weight)
-            data = self._prepare(rows, family, Columns.of(rows), rng, self.warm_start)
-            trainer = self._trainer(data, train, weight, rng)
-            every_row = self._model().rows(data, index, weight)
-            held_out = None
-            if valid is not None:
-                held_out = self._model().rows(data, valid, weight)
-            with self._crew(trainer), watch.training(trainer):
-                monitor = self._train(trainer, held_out, watch)
-                self._record(monitor, len(trainer.rows))
-                self._settle(trainer, every_row)
-                self._finish(every_row)
+            rows = Rows(data, *self._arrange(data, weight))
+            monitor, n_rows = self._fit_rows(rows, family, rng, watch)
             self._warn(monitor, watch)
-            self._advise(len(trainer.rows))
+            self._advise(n_rows)
         watch.end()
         return self
+
+    def _fit_rows(
+        self, rows: Rows, family: Any, rng: Generator, watch: FitWatch
+    ) -> tuple[Monitor, int]:
+        """Fit to rows in their order, wherever they are; return on how many."""
+        self._memory = None
+        weight, index = rows.weight, rows.index
+        train, valid = self._split(index, rng)
+        rows = rows_of(rows.X, train, weight)
+        data = self._prepare(rows, family, rows.columns(), rng, self.warm_start)
+        trainer = self._trainer(data, train, weight, rng)
+        every_row, held_out = self._model().rows(data, index, weight), None
+        if valid is not None:
+            held_out = self._model().rows(data, valid, weight)
+        with self._crew(trainer), watch.training(trainer):
+            monitor = self._train(trainer, held_out, watch)
+            self._record(monitor, len(trainer.rows))
+            self._settle(trainer, every_row)
+            self._finish(every_row)
+        return monitor, len(train)
 
     @only_if(can_continue)  # type: ignore[untyped-decorator]
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -473,7 +480,9 @@ class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
         bounds = np.array([model.columns.low, model.columns.high], dtype=X.dtype)
         rows.standardize(bounds)
         model.family.inputs(bounds, bounds)
-        return Trainer(
+        # Rows that are elsewhere bring along who takes steps with them.
+        trainer: type[Trainer] = getattr(X, "trainer", Trainer)
+        return trainer(
             objective,
             self._theta,
             rows,
@@ -561,7 +570,7 @@ class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
         monitor.finish()
         return monitor
 
-    def _warn(self, monitor: Monitor, watch: FitWatch) -> None:
+    def _warn(self, monitor: Monitor, watch: FitWatch, stacklevel: int = 4) -> None:
         """Warn if training did not come to an end by itself."""
         trouble = monitor.trouble
         if watch.is_interrupted:
@@ -573,7 +582,7 @@ class BaseAutoencoder(SupportsCallbacks, FittedAutoencoder):
                 f"weights {which}{left_out}; to go on from there, call fit {how}."
             )
         if trouble:
-            warnings.warn(trouble, ConvergenceWarning, stacklevel=4)
+            warnings.warn(trouble, ConvergenceWarning, stacklevel=stacklevel)
 
     def _settle(
         self,
