@@ -95,9 +95,9 @@ BATCH = 65536
 class Timed(DenoisingAutoencoder):
     """Knows when its epochs began."""
 
-    def _before_epoch(self, *args: Any) -> bool:
+    def _change(self, *args: Any) -> None:
         self.times_ = [*getattr(self, "times_", []), time.perf_counter()]
-        return super()._before_epoch(*args)
+        super()._change(*args)
 
 
 def note(text: str) -> None:
