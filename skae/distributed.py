@@ -32,8 +32,9 @@ from skae.checkpoints import digest
 from skae.composite import as_distribution
 from skae.corruptions import Bounds
 from skae.crew import Phase, alone, crew, hired
-from skae.estimators._base import FEWEST_SHARED, LEAST_WORK, BaseAutoencoder
+from skae.estimators._base import BaseAutoencoder
 from skae.estimators._fitted import all_or_nothing
+from skae.estimators._trained import FEWEST_SHARED, LEAST_WORK
 from skae.estimators._watch import FitWatch
 from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.sparse import SparseAutoencoder

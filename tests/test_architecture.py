@@ -45,7 +45,8 @@ FLOORS = [
         "skae.stacking",
     },
     {"skae.estimators._watch"},
-    {"skae.estimators._base", "skae.estimators._mlp"},
+    {"skae.estimators._mlp", "skae.estimators._trained"},
+    {"skae.estimators._base"},
     {"skae.estimators._stack"},
     {"skae.estimators._supervised"},
     {

@@ -219,7 +219,7 @@ def crews(monkeypatch):
 @pytest.mark.parametrize("name", CREWED)
 def test_threads_change_a_fit_by_rounding_only(name, rows, crews, monkeypatch):
     monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
-    monkeypatch.setattr("skae.estimators._base.LEAST_WORK", 1)
+    monkeypatch.setattr("skae.estimators._trained.LEAST_WORK", 1)
     scores = []
     for n_threads in (1, 2, 2):
         with threadpool_limits(n_threads, user_api="blas"):
@@ -232,7 +232,7 @@ def test_threads_change_a_fit_by_rounding_only(name, rows, crews, monkeypatch):
 
 def test_fits_side_by_side_take_one_thread_each(rows, crews, monkeypatch):
     monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
-    monkeypatch.setattr("skae.estimators._base.LEAST_WORK", 1)
+    monkeypatch.setattr("skae.estimators._trained.LEAST_WORK", 1)
     search = GridSearchCV(CREWED["denoising"], {"alpha": [0, 1e-4]}, cv=2, refit=False)
     with threadpool_limits(2, user_api="blas"):
         search.fit(rows[0])

@@ -320,7 +320,7 @@ WIDE_KINDS = {
 def n_blas(request, monkeypatch):
     """Allow products so many threads; let a crew share whatever can be shared."""
     monkeypatch.setattr("skae._validation.cpu_count", lambda: 2)
-    monkeypatch.setattr("skae.estimators._base.LEAST_WORK", 1)
+    monkeypatch.setattr("skae.estimators._trained.LEAST_WORK", 1)
     monkeypatch.setattr("skae.model.FEWEST_PRODUCTS", 1)
     with threadpool_limits(request.param, user_api="blas"):
         yield request.param

@@ -26,12 +26,11 @@ from skae.bottlenecks import Bottleneck, Deterministic, SparseCode
 from skae.component import resolve
 from skae.corruptions import CORRUPTIONS, Corruption
 from skae.estimators._base import (
-    LOST,
     BaseAutoencoder,
     check_differentiable,
     checked_corruption,
-    random_objective,
 )
+from skae.estimators._trained import LOST, random_objective
 from skae.estimators._watch import FitWatch
 from skae.layout import Layout, Slot
 from skae.model import Model, Plan

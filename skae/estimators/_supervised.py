@@ -13,13 +13,10 @@ from numpy.typing import ArrayLike
 from skae._validation import NON_NEGATIVE, _fit_context, check_weight
 from skae.corruptions import Corruption
 from skae.distributions import Distribution
-from skae.estimators._base import (
-    LOST,
-    checked_corruption,
-    random_objective,
-)
+from skae.estimators._base import checked_corruption
 from skae.estimators._fitted import all_or_nothing
 from skae.estimators._stack import BaseStack
+from skae.estimators._trained import LOST, random_objective
 from skae.estimators._watch import FitWatch
 from skae.layout import Array, Layout
 from skae.model import Model, Plan
