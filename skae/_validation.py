@@ -14,6 +14,7 @@ from types import MethodType
 from typing import Any
 
 import numpy as np
+import sklearn
 from joblib import cpu_count
 from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ __all__ = [
     "StrOptions",
     "_check_sample_weight",
     "_fit_context",
+    "callback_support",
     "check_count",
     "check_sizes",
     "check_support",
@@ -42,6 +44,7 @@ __all__ = [
     "check_weight",
     "clone",
     "column_indices",
+    "has_callbacks",
     "one_blas_thread",
     "only_if",
     "validate_parameters",
@@ -392,6 +395,25 @@ def free_threads() -> int:
     if in_thread and get_active_backend()[0].nesting_level:
         return 1
     return allowed_threads()
+
+
+def callback_support() -> Any:
+    """Return scikit-learn's support of callbacks; it imports what draws the bars."""
+    try:
+        from sklearn.callback import CallbackSupportMixin
+    except ImportError as error:
+        raise ImportError(
+            f"Callbacks need scikit-learn 1.9 or newer, and this is "
+            f"{sklearn.__version__}. Without them, verbose=True prints the loss of "
+            f"each epoch."
+        ) from error
+    return CallbackSupportMixin
+
+
+def has_callbacks(estimator: Any) -> bool:
+    """Tell whether callbacks see a fit: the user's, or those of a search around it."""
+    own = getattr(estimator, "_skl_callbacks", None)
+    return bool(own) or hasattr(estimator, "_parent_callback_ctx")
 
 
 def validate_parameters(component: Any) -> None:

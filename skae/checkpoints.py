@@ -11,13 +11,12 @@ import json
 import os
 import time
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from hashlib import blake2b
 from pathlib import Path
+from platform import node
 from typing import Any, BinaryIO, ClassVar
 from uuid import uuid4
 
@@ -30,7 +29,15 @@ from skae._version import __version__
 from skae.component import Component
 from skae.layout import Array
 
-__all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "Keeper", "digest", "read", "write"]
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "Checkpoint",
+    "Keeper",
+    "described",
+    "digest",
+    "read",
+    "write",
+]
 
 #: Changes with the form of the files.
 CHECKPOINT_FORMAT = 1
@@ -40,21 +47,11 @@ KIND = "skae checkpoint"
 #: Entries of an array that are looked at together.
 ENTRIES = 2**20
 
+#: In seconds.
+DAY = 24 * 60 * 60
+
 #: What a fit writes before it is put in the place of the file.
 PARTIAL = ".partial"
-
-#: What reading a damaged or foreign file may raise.
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-)
 
 
 class Checkpoint(Component):
@@ -121,6 +118,22 @@ class Checkpoint(Component):
         self.n_epochs = n_epochs
 
 
+def file_of(settings: Checkpoint, call: dict[str, str]) -> Path:
+    """Return the file of a call; in a folder, its name follows from the call."""
+    given = os.fspath(settings.path)
+    if not given:
+        raise ValueError("checkpoint='' names no file.")
+    path = Path(given).expanduser().resolve()
+    if path.is_dir():
+        return path / f"{hashed(json.dumps(call))}.ckpt"
+    if given.endswith(("/", os.sep)) or not path.parent.is_dir():
+        raise ValueError(
+            f"The folder of checkpoint={given!r} does not exist: make it, or name a "
+            f"file elsewhere."
+        )
+    return path
+
+
 class Keeper:
     """Keeps the state of one fit in a file.
 
@@ -146,18 +159,7 @@ class Keeper:
 
     def __init__(self, settings: Checkpoint, call: dict[str, str]) -> None:
         self.settings, self.call = settings, call
-        path = Path(settings.path)
-        if not os.fspath(settings.path):
-            raise ValueError("checkpoint='' names no file.")
-        if path.is_dir():
-            name = blake2b(json.dumps(call).encode(), digest_size=16).hexdigest()
-            path = path / f"{name}.ckpt"
-        if not path.parent.is_dir():
-            raise ValueError(
-                f"The folder of checkpoint={str(settings.path)!r} does not exist: make "
-                f"it, or name a file elsewhere."
-            )
-        self.path = path
+        self.path = file_of(settings, call)
         self.found = self._find()
         self.start: dict[str, Any] = {}
         self._last, self._has_written = time.monotonic(), False
@@ -169,10 +171,11 @@ class Keeper:
             return None
         kept = read(self.path)
         if kept["call"] != self.call:
-            names = [n for n in self.call if kept["call"].get(n) != self.call[n]]
+            there, here = kept["call"], self.call
+            names = [n for n in here | there if there.get(n) != here.get(n)]
             raise ValueError(
                 f"The checkpoint {str(self.path)!r} belongs to another fit: "
-                f"{', '.join(names) or 'the estimator'} differed. Repeat that call, "
+                f"{', '.join(names)} differed. Repeat that call, "
                 f"remove the file, or name another one; of a folder, each fit takes a "
                 f"file of its own."
             )
@@ -203,15 +206,40 @@ class Keeper:
         try:
             write(self.path, content)
         except OSError as error:
+            what = f"The checkpoint {str(self.path)!r} could not be written: "
             if not self._has_written:
-                raise
+                raise OSError(error.errno, f"{what}{error.strerror}.") from error
             warnings.warn(
-                f"The checkpoint {str(self.path)!r} could not be written: {error}. "
-                f"Training goes on; the last one is that of before.",
+                f"{what}{error}. Training goes on; the last one is that of before.",
                 RuntimeWarning,
                 stacklevel=2,
             )
         self._has_written, self._last = True, time.monotonic()
+
+
+def hashed(text: str) -> str:
+    """Return a short name for a text."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def described(value: Any) -> str:
+    """Return a text that tells the values of parameters apart, and nothing else.
+
+    Equal numbers are the same, whatever their type, and so are equal sequences. Of a
+    component, and of anything else with `get_params`, all parameters count.
+    """
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        params = {"": type(value).__qualname__, **value.get_params(deep=False)}
+        return described(params)
+    if isinstance(value, dict):
+        return str(sorted((described(k), described(v)) for k, v in value.items()))
+    if isinstance(value, (list, tuple)):
+        return str([described(member) for member in value])
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return repr(value)
 
 
 def digest(array: Any) -> str:
@@ -264,13 +292,15 @@ def read(path: Path) -> dict[str, Any]:
             if about["format"] == CHECKPOINT_FORMAT:
                 content: dict[str, Any] = unpacked(about["content"], arrays)
                 return content
-        except UNREADABLE as error:
+            version = about["skae"]
+        except Exception as error:  # a damaged file may raise anything
             raise ValueError(
-                f"{str(path)!r} is no checkpoint of skae, or a damaged one ({error}). "
-                f"Remove it to train anew, or name another file."
+                f"{str(path)!r} is no checkpoint of skae, or a damaged one "
+                f"({type(error).__name__}). Remove it to train anew, or name another "
+                f"file."
             ) from error
     raise ValueError(
-        f"The checkpoint {str(path)!r} was written by skae {about['skae']}, in format "
+        f"The checkpoint {str(path)!r} was written by skae {version}, in format "
         f"{about['format']}; skae {__version__} reads format {CHECKPOINT_FORMAT}. Go "
         f"on with that version, or remove the file to train anew."
     )
@@ -304,7 +334,8 @@ def unpacked(value: Any, arrays: list[Array]) -> Any:
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path`, whole, when the block is left."""
-    partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+    mine = f"{node()}-{os.getpid()}-{uuid4().hex}"
+    partial = path.with_name(f"{path.name}.{mine}{PARTIAL}")
     try:
         with open(partial, "xb") as file:
             yield file
@@ -330,7 +361,22 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_partial(path: Path) -> None:
-    """Remove what killed fits have left behind."""
-    for left in path.parent.glob(f"{escape(path.name)}.*{PARTIAL}"):
-        with suppress(OSError):
-            left.unlink()
+    """Remove what killed fits have left behind, and nothing that is being written."""
+    for partial in path.parent.glob(f"{escape(path.name)}.*{PARTIAL}"):
+        with suppress(OSError, ValueError):
+            if is_left_behind(partial):
+                partial.unlink()
+
+
+def is_left_behind(partial: Path) -> bool:
+    """Tell whether nobody writes this file any more: its process has ended, or a day.
+
+    Of another machine, and on systems where asking would end the process, it is a day.
+    """
+    host, process, _ = partial.name.removesuffix(PARTIAL).rsplit("-", 2)
+    if os.name == "posix" and host.endswith(node()):
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+    return time.time() - partial.stat().st_mtime > DAY

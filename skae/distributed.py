@@ -145,6 +145,7 @@ def fit(estimator: Estimator, X: Any, sample_weight: Any, client: Any) -> Estima
     """Do what `BaseAutoencoder.fit` does, with rows that are elsewhere."""
     check_apart(estimator)
     watch = FitWatch(estimator, estimator._n_tasks(), X, None, sample_weight)
+    watch.defers = False  # a step may wait for workers that Control-C has ended
     with all_or_nothing(estimator):
         data, weight = spread(X, sample_weight, client)
         seen = data.columns()
@@ -155,7 +156,8 @@ def fit(estimator: Estimator, X: Any, sample_weight: Any, client: Any) -> Estima
         monitor, n_rows = estimator._fit_rows(rows, family, rng, watch)
         estimator._warn(monitor, watch, stacklevel=5)
         estimator._advise(n_rows)
-    watch.end()
+        watch.end()
+    watch.request.pass_on()
     return estimator
 
 
@@ -174,6 +176,11 @@ def needed(name: str) -> Any:
 
 def find_client(client: Any) -> Any:
     """Return the client to use."""
+    kind = needed("distributed").Client
+    if client is not None and not isinstance(client, kind):
+        raise TypeError(
+            f"client must be a distributed.Client, got {type(client).__name__}."
+        )
     if client is not None:
         return client
     try:
@@ -269,8 +276,8 @@ def arranged(
         return rows
     ends = np.array([seen.low, seen.high], data.dtype)
     keys = np.concatenate(data.each(partial(keys_of, ends), data.whole()))
-    given = np.ones(data.shape[0]) if weight is None else weight
-    return np.asarray(rows[np.lexsort((given[rows], keys))])
+    order = np.lexsort((keys,) if weight is None else (weight[rows], keys))
+    return order if weight is None else np.asarray(rows[order])
 
 
 # --- what workers do ------------------------------------------------------------------

@@ -48,5 +48,9 @@ def deferred_interrupts() -> Iterator[Request]:
     signal.signal(signal.SIGINT, note)
     try:
         yield request
+    except Exception:
+        request.pass_on()
+        raise
     finally:
-        signal.signal(signal.SIGINT, ordinary)
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, ordinary)

@@ -545,7 +545,7 @@ class Monitor:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` has returned."""
-        self.losses = [Loss(*each) for each in state["losses"].tolist()]
+        self.losses[:] = [Loss(*each) for each in state["losses"].tolist()]
         self.validation_losses = state["validation_losses"]
         self.ties, self.least = state["ties"], tuple(state["least"])
         vars(self.stopping).update(state["stopping"])

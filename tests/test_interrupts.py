@@ -14,11 +14,19 @@ from skae import (
     StackedAutoencoderClassifier,
     VariationalAutoencoder,
 )
-from skae.checkpoints import Checkpoint
+from skae.checkpoints import Checkpoint, read
 from skae.interrupts import deferred_interrupts
 from skae.training import Trainer
 
 X, y = (data[:200] for data in load_digits(return_X_y=True))
+
+
+@pytest.fixture(autouse=True)
+def ordinary_signals():
+    """Let Control-C be what it is in a terminal: in the background it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -80,6 +88,23 @@ def test_what_users_have_said_of_control_c_holds():
     assert not request.is_made
 
 
+def test_a_handler_that_is_set_meanwhile_stays():
+    with deferred_interrupts():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_request_is_not_lost_in_an_error():
+    def fail():
+        with deferred_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("of the fit")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_other_threads_leave_signals_alone():
     handlers = []
 
@@ -111,8 +136,11 @@ def test_the_weights_of_the_moment_are_kept(press):
 def test_an_epoch_may_be_left_in_its_middle(press):
     done = press(6)
     model = make()
-    with pytest.warns(ConvergenceWarning, match=r"epoch 2\. .* call fit with warm_st"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"epoch 2\. .* fit with warm_start=True\.$"
+    ):
         model.fit(X)
+    assert len(done) == 6
     assert model.n_iter_ == 2
     assert model.loss_curve_[0] == pytest.approx(np.mean([d.total for d in done[:4]]))
     assert model.loss_curve_[1] == pytest.approx(np.mean([d.total for d in done[4:]]))
@@ -209,14 +237,48 @@ def test_with_a_checkpoint_the_same_call_goes_on(n_steps, press, tmp_path, monke
     with pytest.warns(ConvergenceWarning, match="call fit once more"):
         model.fit(X)
     monkeypatch.undo()
+    (record,) = read(tmp_path / "it.ckpt")["state"]["stages"].values()
+    course = record["course"]
+    assert course["epoch"] * 4 + course["n_seen"] / 50 == n_steps
     model = make(max_iter=4, checkpoint=checkpoint).fit(X)
     np.testing.assert_array_equal(model._theta, plain._theta)
+    assert model.loss_curve_ == plain.loss_curve_
+
+
+def test_after_a_warm_start_another_checkpoint_is_needed(press, tmp_path, monkeypatch):
+    model = make(max_iter=4, warm_start=True, checkpoint=tmp_path / "it.ckpt")
+    press(6)
+    with pytest.warns(ConvergenceWarning, match="warm_start=True and another check"):
+        model.fit(X)
+    monkeypatch.undo()
+    losses = model.loss_curve_
+    with pytest.raises(ValueError, match="the fitted model of warm_start differed"):
+        model.fit(X)
+    model.set_params(checkpoint=tmp_path / "another.ckpt").fit(X)
+    assert model.loss_curve_[:2] == losses
+    assert len(model.loss_curve_) == 2 + 4
+
+
+@pytest.mark.parametrize("n_steps", [2, 9])
+def test_a_checkpoint_brings_later_stages_back(n_steps, press, tmp_path, monkeypatch):
+    params = {"hidden_layer_sizes": (9,), "pretraining_max_iter": 2, "max_iter": 2}
+    plain = make(StackedAutoencoderClassifier, **params).fit(X, y)
+    press(n_steps)
+    model = make(
+        StackedAutoencoderClassifier, checkpoint=tmp_path / "it.ckpt", **params
+    )
+    with pytest.warns(ConvergenceWarning, match="call fit once more"):
+        model.fit(X, y)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(model.fit(X, y)._theta, plain._theta)
     assert model.loss_curve_ == plain.loss_curve_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 def test_a_real_control_c():
     code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from sklearn.datasets import load_digits\n"
         "from skae import DenoisingAutoencoder\n"
         "X, _ = load_digits(return_X_y=True)\n"

@@ -151,6 +151,14 @@ def test_an_error_of_a_callback_ends_the_fit_and_nothing_remains():
 
 
 @callbacks
+def test_an_error_at_the_very_end_leaves_nothing_either():
+    model = make().set_callbacks(Recorder(error=("fit", 0)))
+    with pytest.raises(RuntimeError, match="a callback's own"):
+        model.fit(X)
+    assert not hasattr(model, "_theta")
+
+
+@callbacks
 def test_wrong_data_are_torn_down_as_well():
     recorder = Recorder()
     with pytest.raises(ValueError, match="NaN"):
@@ -159,14 +167,35 @@ def test_wrong_data_are_torn_down_as_well():
 
 
 @callbacks
+@pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("cls", [DenoisingAutoencoder, VariationalAutoencoder])
-def test_scores_of_epochs_are_those_of_shorter_fits(cls):
+def test_models_of_epochs_are_those_of_shorter_fits(cls, early_stopping):
+    seen = []
+
+    class Keep(Recorder):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            seen.append(fitted_estimator)
+
+    # A rate this large makes validation scores rise and fall.
+    params = {"early_stopping": early_stopping, "learning_rate_init": 0.3}
+    make(cls, **params).set_callbacks(Keep()).fit(X)
+    assert len(seen) == 5
+    for k, model in enumerate(seen[:4]):
+        shorter = make(cls, **params | {"max_iter": k + 1}).fit(X)
+        names = vars(shorter).keys() - {"max_iter"}
+        assert names <= vars(model).keys()
+        for name in names:
+            np.testing.assert_equal(vars(model)[name], vars(shorter)[name])
+
+
+@callbacks
+def test_scores_of_epochs_are_logged():
     from sklearn.callback import ScoringMonitor
 
     monitor = ScoringMonitor(scoring={"ll": lambda model, X, y: model.score(X)})
-    model = make(cls).set_callbacks(monitor).fit(X)
+    model = make().set_callbacks(monitor).fit(X)
     log = [entry for entry in monitor.get_logs().data if len(entry["task_id_path"]) > 1]
-    shorter = [make(cls, max_iter=k + 1).fit(X).score(X) for k in range(4)]
+    shorter = [make(max_iter=k + 1).fit(X).score(X) for k in range(4)]
     assert [entry["ll"] for entry in log] == shorter
     assert model.score(X) == shorter[-1]
 

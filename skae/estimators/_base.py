@@ -194,7 +194,8 @@ class BaseAutoencoder(TrainedAutoencoder):
             monitor, n_rows = self._fit_rows(rows, family, rng, watch)
             self._warn(monitor, watch)
             self._advise(n_rows)
-        watch.end()
+            watch.end()
+        watch.request.pass_on()
         return self
 
     def _fit_rows(
@@ -207,7 +208,8 @@ class BaseAutoencoder(TrainedAutoencoder):
         rows = rows_of(rows.X, train, weight)
         data = self._prepare(rows, family, rows.columns(), rng, self.warm_start)
         trainer = self._trainer(data, train, weight, rng)
-        every_row, held_out = self._model().rows(data, index, weight), None
+        every_row = watch.every_row = self._model().rows(data, index, weight)
+        held_out = None
         if valid is not None:
             held_out = self._model().rows(data, valid, weight)
         with self._crew(trainer), watch.training(trainer):

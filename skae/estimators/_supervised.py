@@ -196,7 +196,8 @@ class BaseSupervisedStack(BaseStack):
             with self._crew(trainer), watch.training(trainer):
                 monitor = self._teach(trainer, valid, labels, weight, watch)
             self._warn(monitor, watch)
-        watch.end()
+            watch.end()
+        watch.request.pass_on()
         return self
 
     def _hold_out(
@@ -266,9 +267,6 @@ class BaseSupervisedStack(BaseStack):
         if monitor.validate:
             before = self.validation_loss_curve_ or []
             self.validation_loss_curve_ = before + monitor.ties
-
-    def _complete(self, rows: Rows) -> None:
-        """Leave the decoder as it is; it has been completed before fine-tuning."""
 
     def _labelled(
         self, trainer: Trainer, index: Array, labels: Labels, weight: Array | None

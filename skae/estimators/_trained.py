@@ -110,17 +110,20 @@ class TrainedAutoencoder(SupportsCallbacks, FittedAutoencoder):
         return int(self.max_iter)
 
     def _fitted(
-        self, trainer: Trainer, monitor: Monitor, rows: Rows
+        self, n_rows: int, monitor: Monitor, every_row: Rows | None
     ) -> Callable[[], dict[str, Any]]:
         """Return what tells which attributes a fit would leave behind by now."""
 
         def attributes() -> dict[str, Any]:
             twin = copy(self)
-            twin._theta = self._theta.copy()
-            twin._record(monitor, len(trainer.rows))
-            twin._complete(rows)
+            twin._theta = monitor.best_theta.copy()
+            twin._record(monitor, n_rows)
+            if every_row is not None:
+                twin._estimate(every_row)
+                twin._finish(every_row)
             known = vars(self)
-            return {k: v for k, v in vars(twin).items() if v is not known.get(k)}
+            new = (k for k, v in vars(twin).items() if v is not known.get(k, self))
+            return {k: vars(twin)[k] for k in new}
 
         return attributes
 
@@ -169,7 +172,7 @@ class TrainedAutoencoder(SupportsCallbacks, FittedAutoencoder):
         """Run the solver."""
         monitor = self._monitor(held_out)
         run = self._run_lbfgs if self.solver == "lbfgs" else self._run_epochs
-        fitted = self._fitted(trainer, monitor, trainer.rows)
+        fitted = self._fitted(len(trainer.rows), monitor, watch.every_row)
         stage = watch.stage(self._stage, self.max_iter, trainer, monitor, fitted)
         with self._explained(monitor.losses):
             monitor.trouble = run(trainer, monitor, stage)
@@ -180,15 +183,22 @@ class TrainedAutoencoder(SupportsCallbacks, FittedAutoencoder):
         """Warn if training did not come to an end by itself."""
         trouble = monitor.trouble
         if watch.is_interrupted:
-            which = "of that moment" if not monitor.validate else "that scored best"
-            how = "with warm_start=True" if self.checkpoint is None else "once more"
-            left_out = "" if monitor.losses else ", and later stages are left out"
+            which = "that scored best" if monitor.validate else "of that moment"
             trouble = (
                 f"Control-C has ended training in {watch.place}. The model has the "
-                f"weights {which}{left_out}; to go on from there, call fit {how}."
+                f"weights {which}. {self._how_to_go_on(monitor)}"
             )
         if trouble:
             warnings.warn(trouble, ConvergenceWarning, stacklevel=stacklevel)
+
+    def _how_to_go_on(self, monitor: Monitor) -> str:
+        """Say how to go on with a fit that was interrupted."""
+        if self.checkpoint is not None and not self.warm_start:
+            return "To go on from there, call fit once more."
+        if not monitor.losses:
+            return "Stages that follow are left out; a checkpoint would keep them."
+        other = "" if self.checkpoint is None else " and another checkpoint"
+        return f"To go on from there, call fit with warm_start=True{other}."
 
     def _settle(
         self,
@@ -203,11 +213,6 @@ class TrainedAutoencoder(SupportsCallbacks, FittedAutoencoder):
         """
         self._check_sanity(trainer, rows)
         self._estimate(rows, scales, share)
-
-    def _complete(self, rows: Rows) -> None:
-        """Set what follows from the parameters, given rows."""
-        self._estimate(rows)
-        self._finish(rows)
 
     def _estimate(
         self, rows: Rows, scales: Array | None = None, share: float = 1.0

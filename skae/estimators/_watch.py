@@ -11,33 +11,21 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Self
 
-import sklearn
 from numpy.random import Generator
 from sklearn.base import BaseEstimator
 
-from skae._validation import validate_parameters
-from skae.checkpoints import Checkpoint, Keeper, digest
+from skae._validation import callback_support, has_callbacks, validate_parameters
+from skae._version import __version__
+from skae.checkpoints import Checkpoint, Keeper, described, digest
 from skae.estimators._fitted import new_generator
 from skae.interrupts import Request, deferred_interrupts
+from skae.rows import Rows
 from skae.training import Course, Monitor, Trainer, Watch
 
 __all__ = ["FitWatch", "StageWatch", "SupportsCallbacks"]
 
 #: Returns the attributes that make a copy of the estimator a fitted one.
 Fitted = Callable[[], dict[str, Any]]
-
-
-def support() -> Any:
-    """Return scikit-learn's support of callbacks; it imports what draws the bars."""
-    try:
-        from sklearn.callback import CallbackSupportMixin
-    except ImportError as error:
-        raise ImportError(
-            f"Callbacks need scikit-learn 1.9 or newer, and this is "
-            f"{sklearn.__version__}. Without them, verbose=True prints the loss of "
-            f"each epoch."
-        ) from error
-    return CallbackSupportMixin
 
 
 class SupportsCallbacks:
@@ -64,12 +52,12 @@ class SupportsCallbacks:
         TypeError
             If something is not a callback.
         """
-        support().set_callbacks(self, *callbacks)
+        callback_support().set_callbacks(self, *callbacks)
         return self
 
     def _init_callback_context(self, **task: Any) -> Any:
         """Return what calls the callbacks; scikit-learn's searches ask for it, too."""
-        return support()._init_callback_context(self, **task)
+        return callback_support()._init_callback_context(self, **task)
 
 
 class Task:
@@ -102,9 +90,7 @@ class Task:
         Without targets, callbacks are given X for y: those that score a model want to
         see something there.
         """
-        # Callbacks come from the user, or from a search or Pipeline around.
-        is_seen = getattr(estimator, "_skl_callbacks", None)
-        if not (is_seen or hasattr(estimator, "_parent_callback_ctx")):
+        if not has_callbacks(estimator):
             return cls(None, {})
         given = {"estimator": estimator, "X": X, "y": X if y is None else y}
         if sample_weight is not None:
@@ -146,10 +132,12 @@ def call_of(estimator: Any, family: Any, data: dict[str, Any]) -> dict[str, str]
         Rows, weights and targets.
     """
     params = estimator.get_params(deep=False)
-    call = {name: repr(v) for name, v in params.items() if name not in NOT_IN_CALL}
-    call |= {"the class": type(estimator).__name__, "distribution": repr(family)}
+    things = {name: v for name, v in params.items() if name not in NOT_IN_CALL}
     if isinstance(estimator.random_state, Integral):
-        call["random_state"] = str(estimator.random_state)
+        things["random_state"] = estimator.random_state
+    things |= {"the class": type(estimator).__name__, "distribution": family}
+    things |= {"the version of skae": __version__}
+    call = {name: described(value) for name, value in things.items()}
     start = getattr(estimator, "_theta", None) if estimator.warm_start else None
     arrays = {"the fitted model of warm_start": start, **data}
     return call | {name: digest(array) for name, array in arrays.items()}
@@ -194,9 +182,15 @@ class FitWatch:
         Whether no further stage shall begin.
     place : str
         Where the newest stage has ended.
+    defers : bool
+        Whether Control-C waits for the end of a step.
+    every_row : Rows or None
+        The rows, held-out ones as well, by which a fitted model is completed.
     """
 
     keeper: Keeper | None = None
+    every_row: Rows | None = None
+    defers = True
     is_stopped = False
     place = ""
 
@@ -236,6 +230,9 @@ class FitWatch:
         """Watch over what follows from data and a start."""
         if self.keeper:
             self.restore(trainer)
+        if not self.defers:
+            yield
+            return
         with deferred_interrupts() as self.request:
             yield
 
@@ -264,9 +261,8 @@ class FitWatch:
         return StageWatch(self, name, task, trainer, monitor, fitted)
 
     def end(self) -> None:
-        """See the fit end; interrupt it if nobody has acted on the request."""
+        """See the fit end."""
         self.task.end({})
-        self.request.pass_on()
 
 
 class StageWatch(Watch):
@@ -289,7 +285,7 @@ class StageWatch(Watch):
     """
 
     course: Course | None = None  # of L-BFGS there is none
-    has_moved = False
+    has_moved = is_stopped = False
 
     def __init__(
         self,
@@ -334,21 +330,25 @@ class StageWatch(Watch):
             return asked or self.fit.request.heed()
         if self.fit.is_interrupted:
             return True
-        self.course.is_over |= asked
-        if self.fit.keeper and self.fit.keeper.is_due(self.course.epoch):
+        keeper, self.is_stopped = self.fit.keeper, asked
+        if keeper and (asked or keeper.is_due(self.course.epoch)):
             self.save()
         return asked
 
     def leave(self) -> None:
-        """Write that the stage has ended; without its memory, if another follows."""
+        """Write that the stage has ended, unless somebody has stopped it.
+
+        If another follows, no more is written of it than that it is over.
+        """
         of_stage = f" of {self.name}" if self.name else ""
         self.fit.place = f"epoch {len(self.monitor.losses)}{of_stage}"
         if self.fit.is_interrupted:
             self.fit.is_stopped = True
         elif self.fit.keeper and self.course:
-            if self.has_moved:
+            if self.has_moved and not self.is_stopped:
                 self.save()
             bare = self.course.state() | {"moments": {"arrays": None, "n_steps": 0}}
+            bare["is_over"] = True
             self.fit.records[self.name] = self.record(bare, is_newest=False)
         if self.name:
             self.fit.is_stopped |= self.task.end()
