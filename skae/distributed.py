@@ -73,7 +73,7 @@ def fit_distributed(
     which each worker takes the rows that it holds. Without corruption, and with a code
     that is not random, the model is the same up to rounding. Random draws differ from
     those of `fit`, and depend on the chunks of X; which worker holds a chunk, or is
-    lost, changes nothing.
+    lost, changes nothing where workers have equally many threads.
 
     Parameters
     ----------
@@ -107,9 +107,13 @@ def fit_distributed(
 
     Notes
     -----
-    The caller's memory holds a batch of rows, and 16 bytes for each row of X, 24 if
-    there are weights: their order. Two more vectors than in `fit` have the size of the
-    parameters.
+    The caller's memory holds a batch of rows, and up to some 75 bytes for each row of
+    X: their order, and how they are divided. Two more vectors than in `fit` have the
+    size of the parameters.
+
+    Callbacks and `checkpoint` are those of `fit`. Control-C ends the call at once, as
+    workers of the same terminal end with it; the estimator is then as it was before,
+    and only a checkpoint keeps what was learnt.
 
     A step takes some hundredths of a second even if it has nothing to compute, so that
     it pays with large models and large batches only: give a `batch_size` of thousands

@@ -3,8 +3,11 @@
 import os
 import pickle
 import signal
+import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 
 import joblib
 import numpy as np
@@ -113,6 +116,44 @@ def test_same_as_fit(client, rows, digits, model):
     assert there.t_ == here.t_
     if isinstance(model, SparseAutoencoder):
         np.testing.assert_allclose(there.density_, here.density_)
+
+
+@pytest.mark.parametrize("revival", ["auxiliary", "resampling"])
+def test_dead_units_are_looked_after(client, rows, digits, revival):
+    """How often units fire comes back with the gradient."""
+    model = SparseAutoencoder(60, k=1, revival=revival, dead_after=0.5, solver="sgd")
+    model.set_params(learning_rate_init=1e-3, max_iter=6, **SHORT)
+    here, there = clone(model).fit(digits), clone(model)
+    fit_distributed(there, rows)
+    untouched = fit_distributed(clone(model).set_params(revival=None), rows)
+    assert untouched.n_dead_ > 0
+    assert not np.allclose(untouched._theta, there._theta)
+    np.testing.assert_allclose(there._theta, here._theta, atol=1e-9)
+    np.testing.assert_array_equal(there.density_, here.density_)
+
+
+def test_sums_have_levels(client, digits):
+    """Seventeen chunks are added in three levels of four."""
+    X = da.from_array(digits, chunks=(107, 64))
+    assert X.numblocks[0] == 17
+    model = DenoisingAutoencoder(8, **{**CERTAIN, "batch_size": 1797}, solver="sgd")
+    there, here = fit_distributed(clone(model), X), clone(model).fit(digits)
+    np.testing.assert_allclose(there._theta, here._theta, atol=1e-11)
+
+
+def test_every_part_of_every_step_has_draws_of_its_own(client, rows, monkeypatch):
+    seeds, combined = [], skae.distributed.Chunks.combined
+
+    def spy(self, function, parts, combine):
+        if getattr(function, "func", None) is skae.distributed.found:
+            seeds.extend(part[-1] for part in parts)
+        return combined(self, function, parts, combine)
+
+    monkeypatch.setattr(skae.distributed.Chunks, "combined", spy)
+    model = DenoisingAutoencoder(8, corruption_level=0.3, max_iter=2, **SHORT)
+    fit_distributed(model, rows)
+    assert len(seeds) == 2 * 4 * 3
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_same_as_fit_by_lbfgs(client, rows, digits):
@@ -248,6 +289,79 @@ def test_a_lost_worker_changes_nothing(client, rows, monkeypatch):
     assert killed[0] not in client.run(os.getpid).values()
     assert model.loss_curve_ == undisturbed.loss_curve_
     np.testing.assert_array_equal(model._theta, undisturbed._theta)
+
+
+def test_a_worker_may_be_lost_in_the_midst_of_a_step(client, digits, monkeypatch):
+    X = da.from_array(digits, chunks=(180, 64))
+    model = DenoisingAutoencoder(8, corruption_level=0.3, max_iter=3, **SHORT)
+    undisturbed = fit_distributed(clone(model), X)
+    steps, tasks = [], skae.distributed.Chunks.tasks
+
+    def kill(self, function, parts):
+        made = tasks(self, function, parts)
+        if getattr(function, "func", None) is skae.distributed.found:
+            steps.append(1)
+            if len(steps) == 6:
+                victim = next(iter(client.run(os.getpid).values()))
+                threading.Timer(0.02, os.kill, (victim, signal.SIGKILL)).start()
+        return made
+
+    monkeypatch.setattr(skae.distributed.Chunks, "tasks", kill)
+    fit_distributed(model, X)
+    client.wait_for_workers(2, timeout=60)
+    assert len(steps) >= 12
+    np.testing.assert_array_equal(model._theta, undisturbed._theta)
+
+
+CONTROL_C = """
+import dask.array as da, numpy as np, signal
+from distributed import Client, LocalCluster
+from skae import DenoisingAutoencoder
+from skae.distributed import fit_distributed
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    X = da.from_array(np.random.default_rng(0).normal(size=(2000, 5)), chunks=(500, 5))
+    model = DenoisingAutoencoder(2, verbose=True, max_iter=10**6, tol=0, batch_size=500)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+    with cluster, Client(cluster):
+        try:
+            fit_distributed(model.set_params(n_iter_no_change=np.inf), X)
+        except KeyboardInterrupt:
+            print("interrupted", hasattr(model, "_theta"), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has groups of processes")
+def test_control_c_reaches_workers_too_and_ends_the_fit(tmp_path):
+    (tmp_path / "it.py").write_text(CONTROL_C)
+    with subprocess.Popen(
+        [sys.executable, "-u", str(tmp_path / "it.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline().startswith("Epoch 1, loss")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        lines = iter(process.stdout.readline, "")
+        assert "interrupted False\n" in lines
+        os.killpg(process.pid, signal.SIGKILL)  # what is left of the cluster
+
+
+def test_the_caller_keeps_few_bytes_for_each_row(client):
+    def peak(n_rows):
+        X = da.zeros((n_rows, 2), chunks=(n_rows // 4, 2)) + np.arange(n_rows)[:, None]
+        model = DenoisingAutoencoder(1, **{**CERTAIN, "max_iter": 1})
+        model.set_params(batch_size=n_rows // 10)
+        tracemalloc.start()
+        fit_distributed(model, X)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(1000)  # loads the last modules
+    assert (peak(240_000) - peak(40_000)) / 200_000 < 100
 
 
 def test_nothing_stays_with_the_workers(client, rows):

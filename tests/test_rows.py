@@ -260,3 +260,11 @@ def test_the_data_stay_as_they_are(X):
     X.setflags(write=False)
     every = Rows(X, None, None, X.mean(axis=0), X.std(axis=0))
     every.load(np.arange(4), np.empty((4, 3)), np.empty(4), 4.0)
+
+
+def test_rows_of_weight_zero_are_left_out_in_their_order_too():
+    weight = np.array([1.0, 0.0, 2.0, 0.0])
+    for merge in (False, True):
+        X = np.arange(8.0).reshape(4, 2)
+        index, _ = arrange(X, weight, merge=merge, keep_order=True)
+        np.testing.assert_array_equal(index, [0, 2])

@@ -56,7 +56,7 @@ A step that has nothing to compute, for 2 workers, by the numbers that go both w
 
 The model: with W workers, one chunk each, a step of B rows takes
 
-    T(W) = c B / W + l (2 + s) + (b / v) (3 + r + {others} s)
+    T(W) = c B / W + l (2 + s) + (b / v) (3 + r + {others} s) + a N
 
 * c = {cost:.1f} microseconds a row: what `fit` takes with the largest batch.
 * l: the latency of a task. One task has the parameters, one finds the gradient of
@@ -68,9 +68,11 @@ The model: with W workers, one chunk each, a step of B rows takes
   them one by one, r = W - 1. At best those that have them pass them on, as a tree,
   r = ceil(log2 W). Dask, which decides it, lies between: a worker serves a few at a
   time, and those that have to wait ask others later.
+* a = {per_task:.2f} milliseconds: what Dask needs for each of the N tasks of a step, W
+  and their sums, beyond their latency; measured here with {many} tasks that have
+  nothing to do.
 
-The optimiser's step, {optimizer:.1f} ms here, and what the scheduler needs for each of
-the W tasks are left out.
+The optimiser's step, {optimizer:.1f} ms here, is left out.
 
 T(W) in milliseconds for B = {batch} with l = 1 ms, and in brackets the efficiency
 c B / (W T(W)); r as a tree, and one by one:
@@ -90,6 +92,9 @@ l = {measured:.0f} ms is the latency measured here, for tasks in sequence:
 WORKERS = (1, 2, 10, 100, 1000)
 RATES = (1, 10, 100)
 BATCH = 65536
+
+#: Chunks of which Dask's time for a task is measured.
+MANY = 200
 
 
 class Timed(DenoisingAutoencoder):
@@ -164,19 +169,41 @@ def repeated(function: Any, n: int) -> float:
     return float(np.median(times))
 
 
+def n_tasks(workers: int) -> int:
+    """Return the tasks of a step: for the parameters, the gradients and their sums."""
+    n, left = 1 + workers, workers
+    while left > 1:
+        left = -(-left // FAN_IN)
+        n += left
+    return n
+
+
+def per_task(client: Client, n: int) -> float:
+    """Return the seconds that Dask needs for one of many tasks."""
+    few, many = (chunks_of(client, n_chunks) for n_chunks in (2, MANY))
+    times = [repeated(partial(trip, chunks, 1), n) for chunks in (few, many)]
+    return (times[1] - times[0]) / (n_tasks(MANY) - n_tasks(2))
+
+
+def chunks_of(client: Client, n_chunks: int) -> Chunks:
+    """Return rows that take no time, in so many chunks."""
+    return spread(da.ones((n_chunks, 1), chunks=(1, 1)), None, client)[0]
+
+
+def trip(data: Chunks, length: int) -> Any:
+    """Send a vector to all chunks, and add up what comes back."""
+    vector = np.zeros(length, np.float32)
+    return data.combined(partial(there_and_back, vector), data.whole(), add)
+
+
 def fixed_costs(client: Client, size: int, n: int) -> tuple[Any, float]:
     """Return rows of a table, and the latency of a task."""
-    tiny = da.ones((2, 1), chunks=(1, 1))
-    data: Chunks = spread(tiny, None, client)[0]
-
-    def trip(length: int) -> Any:
-        vector = np.zeros(length, np.float32)
-        return data.combined(partial(there_and_back, vector), data.whole(), add)
+    data = chunks_of(client, 2)
 
     empty = repeated(lambda: client.submit(give, 0, pure=False).result(), n)
     costs = [("one empty task, there and back", empty)]
     for length in (1, size, 4 * size):
-        cost = repeated(partial(trip, length), n)
+        cost = repeated(partial(trip, data, length), n)
         costs.append((f"a step's tasks with {length:,} numbers", cost))
     return [f"| {name} | {1e3 * cost:.1f} |" for name, cost in costs], costs[1][1] / 3
 
@@ -199,11 +226,14 @@ def table_of_steps(seconds: Any, losses: Any, sizes: Any) -> str:
     return "\n".join(lines)
 
 
-def overhead(workers: int, latency: float, vector: float, one_by_one: bool) -> float:
+def overhead(
+    workers: int, latency: float, vector: float, task: float, one_by_one: bool
+) -> float:
     """Return the seconds of a step that are no computation."""
     levels = math.ceil(math.log(workers, FAN_IN) - 1e-9)
     moves = workers - 1 if one_by_one else math.ceil(math.log2(workers))
-    return latency * (2 + levels) + vector * (3 + moves + (FAN_IN - 1) * levels)
+    moved = vector * (3 + moves + (FAN_IN - 1) * levels)
+    return latency * (2 + levels) + moved + task * n_tasks(workers)
 
 
 def ways() -> Any:
@@ -213,7 +243,7 @@ def ways() -> Any:
             yield rate, one_by_one, "one by one" if one_by_one else "tree"
 
 
-def table_of_model(cost: float, n_bytes: int) -> str:
+def table_of_model(cost: float, n_bytes: int, task: float) -> str:
     """Return the rows of the table of modelled times."""
     lines = []
     for rate, one_by_one, name in ways():
@@ -221,20 +251,21 @@ def table_of_model(cost: float, n_bytes: int) -> str:
         for workers in WORKERS:
             compute = cost * BATCH / workers
             vector = n_bytes * 8e-9 / rate
-            total = compute + overhead(workers, 1e-3, vector, one_by_one)
+            total = compute + overhead(workers, 1e-3, vector, task, one_by_one)
             cells.append(f"{1e3 * total:.0f} ({compute / total:.2f})")
         lines.append(f"| {rate} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def table_of_needed(cost: float, n_bytes: int, measured: float) -> str:
+def table_of_needed(cost: float, n_bytes: int, measured: float, task: float) -> str:
     """Return the rows of the table of batches."""
     lines = []
     for latency in (1e-3, measured):
         for rate, one_by_one, name in ways():
             vector = n_bytes * 8e-9 / rate
             batches = [
-                w * overhead(w, latency, vector, one_by_one) / cost for w in WORKERS
+                w * overhead(w, latency, vector, task, one_by_one) / cost
+                for w in WORKERS
             ]
             cells = " | ".join(f"{float(f'{batch:.2g}'):,.0f}" for batch in batches)
             lines.append(f"| {1e3 * latency:.0f} ms | {rate} | {name} | {cells} |")
@@ -263,6 +294,7 @@ def report(quick: bool) -> str:
         size = len(model._theta)
         with dask.config.set(LARGE):
             fixed, latency = fixed_costs(c2, size, 20 if quick else 50)
+            task = per_task(c2, 5 if quick else 20)
     optimizer = model._optimizer()
     moments, grad = optimizer.init(model._theta), np.ones_like(model._theta)
     move = partial(optimizer.step, model._theta, grad, moments, 0.0)
@@ -284,9 +316,11 @@ def report(quick: bool) -> str:
         batch=BATCH,
         heads=" | ".join(f"W = {workers}" for workers in WORKERS),
         line="---:|" * len(WORKERS),
-        model=table_of_model(cost, 4 * size),
+        model=table_of_model(cost, 4 * size, task),
+        per_task=1e3 * task,
+        many=n_tasks(MANY),
         measured=1e3 * latency,
-        needed=table_of_needed(cost, 4 * size, latency),
+        needed=table_of_needed(cost, 4 * size, latency, task),
     )
 
 
