@@ -40,7 +40,8 @@ class Crew:
     size : int
         Number of members.
     n_threads : int or None
-        Threads that may be used; None for one each.
+        Threads that may be used; None for one each. If there are fewer than members,
+        the caller is the only one.
     """
 
     def __init__(self, size: int, n_threads: int | None = None) -> None:

@@ -103,9 +103,29 @@ class Course:
         return loss
 
 
-def never() -> bool:
-    """Go on after a step."""
-    return False
+class Watch:
+    """Is told how a descent goes, and may end it; this one lets everything be."""
+
+    def enter(self, course: Course) -> None:
+        """See a descent begin; one that was interrupted may go on."""
+
+    def begin_epoch(self) -> None:
+        """See an epoch begin."""
+
+    def pause(self) -> bool:
+        """See a step end; tell whether to stop at once."""
+        return False
+
+    def end_epoch(self) -> bool:
+        """See an epoch end, after the monitor; tell whether to stop."""
+        return False
+
+    def leave(self) -> None:
+        """See the descent end."""
+
+
+#: Whoever watches where nobody does.
+NOBODY = Watch()
 
 
 class Trainer:
@@ -254,13 +274,13 @@ class Trainer:
         optimizer: Optimizer,
         course: Course,
         rate: float,
-        pause: Callable[[], bool] = never,
+        watch: Watch = NOBODY,
     ) -> Loss:
         """Take one step for each batch; return the mean loss in nats per row.
 
         A batch's weights are divided by what a batch of its size weighs on average, and
         not by what it happens to weigh: so its gradient is right in expectation. The
-        epoch ends early if `pause`, called after each step, says so.
+        epoch ends early if `watch` says so after a step.
         """
         order = self.order(course)
         with np.errstate(all="ignore"):
@@ -269,7 +289,7 @@ class Trainer:
                 total = self.mean_weight * len(index)
                 loss = self.step(index, total, optimizer, course.moments, rate)
                 course.count(len(index), loss)
-                if pause():
+                if watch.pause():
                     break
         if not all(np.isfinite(self.theta[place]).all() for place in self.places):
             raise DivergenceError("a weight is no longer finite")
@@ -445,31 +465,6 @@ class Stopping:
         self.best, self.tie, self.n_stalled = math.inf, math.inf, 0
 
 
-class Watch:
-    """Is told how a descent goes, and may end it; this one lets everything be."""
-
-    def enter(self, course: Course) -> None:
-        """See a descent begin; one that was interrupted may go on."""
-
-    def begin_epoch(self) -> None:
-        """See an epoch begin."""
-
-    def pause(self) -> bool:
-        """See a step end; tell whether to stop at once."""
-        return False
-
-    def end_epoch(self) -> bool:
-        """See an epoch end, after the monitor; tell whether to stop."""
-        return False
-
-    def leave(self) -> None:
-        """See the descent end."""
-
-
-#: Whoever watches where nobody does.
-NOBODY = Watch()
-
-
 class Monitor:
     """Follows a fit: records losses, keeps the best parameters, says when to stop.
 
@@ -584,7 +579,7 @@ def descend(
         if trainer.enter_epoch(course, change, renew):
             monitor.stopping.excuse()
         now = rate(course.epoch + 1, course.drops)
-        if monitor(trainer.epoch(optimizer, course, now, watch.pause)):
+        if monitor(trainer.epoch(optimizer, course, now, watch)):
             course.is_over = course.drops == n_drops
             course.drops += not course.is_over
         course.is_over |= watch.end_epoch()

@@ -361,7 +361,7 @@ def test_the_caller_keeps_few_bytes_for_each_row(client):
         return size
 
     peak(1000)  # loads the last modules
-    assert (peak(240_000) - peak(40_000)) / 200_000 < 100
+    assert (peak(120_000) - peak(20_000)) / 100_000 < 100
 
 
 def test_nothing_stays_with_the_workers(client, rows):

@@ -182,9 +182,9 @@ def test_one_value_stands_for_all_levels(container, name, value, X):
 def test_each_level_has_its_own_rate(X, monkeypatch):
     rates, epoch = [], Trainer.epoch
 
-    def recorded(self, optimizer, course, rate, pause):
+    def recorded(self, optimizer, course, rate, watch):
         rates.append(rate)
-        return epoch(self, optimizer, course, rate, pause)
+        return epoch(self, optimizer, course, rate, watch)
 
     monkeypatch.setattr(Trainer, "epoch", recorded)
     settings = {"learning_rate": "constant", "learning_rate_init": 0.5}
@@ -196,9 +196,9 @@ def test_each_level_has_its_own_rate(X, monkeypatch):
 def test_each_stage_has_its_own_cosine(X, monkeypatch):
     rates, epoch = [], Trainer.epoch
 
-    def recorded(self, optimizer, course, rate, pause):
+    def recorded(self, optimizer, course, rate, watch):
         rates.append(rate)
-        return epoch(self, optimizer, course, rate, pause)
+        return epoch(self, optimizer, course, rate, watch)
 
     monkeypatch.setattr(Trainer, "epoch", recorded)
     settings = {"learning_rate": "cosine", "pretraining_learning_rate_init": 1e-2}
@@ -394,9 +394,9 @@ def test_penalties_take_the_activations_that_they_say(activation, X):
 def test_gates_and_thresholds_stand_for_the_rectifier(penalty, X, monkeypatch):
     seen, epoch = [], Trainer.epoch
 
-    def recorded(self, optimizer, course, rate, pause):
+    def recorded(self, optimizer, course, rate, watch):
         seen.append([layer.activation for layer in self.objective.encoder.layers])
-        return epoch(self, optimizer, course, rate, pause)
+        return epoch(self, optimizer, course, rate, watch)
 
     monkeypatch.setattr(Trainer, "epoch", recorded)
     settings = {"activation": "relu", "hidden_layer_sizes": 5, "max_iter": 1}

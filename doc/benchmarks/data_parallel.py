@@ -285,7 +285,7 @@ def local(workers: int) -> Any:
 def report(quick: bool) -> str:
     """Measure, and return the report."""
     n_rows, sizes, n_rounds = (
-        (4096, (256, 2048), 1) if quick else (16384, (256, 2048, 8192), 3)
+        (2048, (512, 1024), 1) if quick else (16384, (256, 2048, 8192), 3)
     )
     X = np.random.default_rng(0).random((n_rows, 784), dtype=np.float32)
     with local(1) as one, local(2) as two, Client(one) as c1, Client(two) as c2:
