@@ -312,11 +312,18 @@ class Chunk(NamedTuple):
         return Rows(self.x, index, self.weight if len(index) else None)
 
 
-def keep(start: int, weight: Array | None, dtype: np.dtype[Any], x: Any) -> Chunk:
+def keep(place: slice, weight: Array | None, dtype: np.dtype[Any], x: Any) -> Chunk:
     """Make a chunk of rows in a floating-point type."""
     if sparse.issparse(x):
-        return Chunk(x.tocsr().astype(dtype, copy=False), weight, start)
-    return Chunk(np.asarray(x, dtype, order="C"), weight, start)
+        x = x.tocsr().astype(dtype, copy=False)
+    else:
+        x = np.asarray(x, dtype, order="C")
+    if x.shape[0] != place.stop - place.start:
+        raise ValueError(
+            f"A chunk of X has {x.shape[0]} rows, but its place is that of rows "
+            f"{place.start} to {place.stop - 1}: call X.compute_chunk_sizes() first."
+        )
+    return Chunk(x, weight, place.start)
 
 
 def give(value: Any) -> Any:
@@ -482,8 +489,9 @@ def spread(X: Any, sample_weight: Any, client: Any) -> tuple[Chunks, Array | Non
     parts, ends = X.to_delayed().ravel(), np.cumsum([0, *X.chunks[0]])
     delayed, chunks = needed("dask").delayed, []
     for i in np.flatnonzero(np.diff(ends)):
-        mine = None if weight is None else weight[ends[i] : ends[i + 1]]
-        told = partial(keep, int(ends[i]), mine, dtype)
+        place = slice(int(ends[i]), int(ends[i + 1]))
+        mine = None if weight is None else weight[place]
+        told = partial(keep, place, mine, dtype)
         chunks.append(delayed(told, pure=False)(parts[i]))
     futures, ends = client.compute(chunks), np.unique(ends)
     return Chunks(client, futures, ends, (X.shape[0], X.shape[1]), dtype), weight

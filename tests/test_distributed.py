@@ -449,6 +449,14 @@ def test_errors_name_the_column(client, digits):
     assert vars(model) == before
 
 
+def test_chunks_have_the_lengths_that_they_declare(client, rows):
+    X = rows.map_blocks(lambda block: block[1:], dtype=rows.dtype)
+    with pytest.raises(
+        ValueError, match=r"has \d+ rows, but its place is that of rows"
+    ):
+        fit_distributed(DenoisingAutoencoder(2), X)
+
+
 def test_weights_are_checked(client, rows):
     model = DenoisingAutoencoder(2)
     with pytest.raises(ValueError, match=r"sample_weight\.shape"):
