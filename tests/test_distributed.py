@@ -342,10 +342,13 @@ def test_control_c_reaches_workers_too_and_ends_the_fit(tmp_path):
         text=True,
         start_new_session=True,
     ) as process:
+        limit = threading.Timer(90, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
         assert process.stdout.readline().startswith("Epoch 1, loss")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         lines = iter(process.stdout.readline, "")
         assert "interrupted False\n" in lines
+        limit.cancel()
         os.killpg(process.pid, signal.SIGKILL)  # what is left of the cluster
 
 
