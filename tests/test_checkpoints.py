@@ -538,6 +538,18 @@ def test_divergence_after_going_on_names_the_epoch(every_step, monkeypatch):
     assert str(resumed.value) == str(plain.value)
 
 
+def test_a_fit_that_goes_on_is_compared_with_its_beginning(every_step, monkeypatch):
+    """What is worse than at first is refused, and first is the step before the kill."""
+    params = {"standardize": False, "learning_rate_init": 1.0, "max_iter": 2}
+    model = make(hidden_layer_sizes=(50,), **params)
+    with pytest.raises(ValueError, match="where the mean of the data costs") as plain:
+        model.fit(X)
+    model.set_params(checkpoint=every_step)
+    with pytest.raises(ValueError, match="where the mean of the data costs") as resumed:
+        killed_fit(model, X, n_writes=7, monkeypatch=monkeypatch)
+    assert str(resumed.value) == str(plain.value)
+
+
 # --- what a call is -------------------------------------------------------------------
 
 
