@@ -628,10 +628,17 @@ def lbfgs(
     trainer.theta[...] = result.x
     if not monitor.losses:
         monitor(loss)
+    return what_is_short(result, loss, trainer.theta.dtype)
+
+
+def what_is_short(
+    result: optimize.OptimizeResult, loss: Loss, dtype: np.dtype[Any]
+) -> str | None:
+    """Return SciPy's message if L-BFGS has stopped before a minimum."""
     if result.success or result.status == STOPPED:
         return None
     # A line search also fails where rounding allows no progress any more.
     size = max(1.0, float(np.abs(result.x).max()))
     steepest = float(np.abs(result.jac).max()) * size
-    rounding = math.sqrt(np.finfo(trainer.theta.dtype).eps) * abs(loss.total)
+    rounding = math.sqrt(np.finfo(dtype).eps) * abs(loss.total)
     return str(result.message) if steepest > rounding else None
