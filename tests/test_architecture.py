@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 #: Every module imports from floors below its own only.
 FLOORS = [
     {"skae._validation", "skae._version", "skae.interrupts", "skae.layout"},
-    {"skae.blas", "skae.component", "skae.crew"},
+    {"skae.archives", "skae.blas", "skae.component", "skae.crew"},
     {
         "skae.activations",
         "skae.checkpoints",

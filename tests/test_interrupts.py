@@ -14,7 +14,8 @@ from skae import (
     StackedAutoencoderClassifier,
     VariationalAutoencoder,
 )
-from skae.checkpoints import Checkpoint, read
+from skae.archives import read
+from skae.checkpoints import Checkpoint
 from skae.interrupts import deferred_interrupts
 from skae.training import Trainer
 
