@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -39,8 +39,12 @@ BLOCK = 256
 #: Where products with a transposed weight are found the other way round.
 FEW_ROWS, MANY_WEIGHTS = 128, 2**17
 
-#: Layers at inference are a multiple of this wide, as the widest vector registers.
-WIDTH = 8
+#: Shapes of weights, and rows, of products that show whether a row's place matters.
+PROBED, PROBED_ROWS = ((8, 64), (64, 8), (64, 24), (256, 256)), 128
+
+#: Layers at inference are a multiple of this wide, as the widest vector registers, and
+#: blocks of rows a multiple of this high.
+WIDTH, HEIGHT = 8, 8
 
 #: Weights and bias of each layer, as views of a flat vector.
 Views = list[tuple[Array, Array]]
@@ -235,7 +239,8 @@ class Padded:
     and the last block with rows of zeros. Products of matrices of such shapes have no
     ragged edges, at which a kernel would compute in another order: a row's result
     does not depend, to the last bit, on the rows that come with it. Weights that need
-    no filling are not copied.
+    no filling are not copied, unless products are found in another type: see
+    `exact_type`.
 
     Parameters
     ----------
@@ -244,12 +249,12 @@ class Padded:
     theta : ndarray
         The vector that holds the chain's parameters.
     n_rows : int
-        Rows in a block.
+        Rows in a block, which are filled up to a multiple of `HEIGHT`.
     dtype : dtype
-        The floating-point type to compute in.
+        The floating-point type of rows and outputs.
     multiple : int
-        Layers are filled up to a multiple of this. With one, they stay as they are, and
-        the last bits are not warranted.
+        Layers are filled up to a multiple of this. With one, layers and blocks stay as
+        they are, and the last bits are not warranted.
     """
 
     def __init__(
@@ -260,7 +265,9 @@ class Padded:
         dtype: np.dtype[Any],
         multiple: int = WIDTH,
     ) -> None:
-        layout, layers = Layout(), []
+        layout, layers, self.dtype = Layout(), [], dtype
+        if multiple > 1:
+            n_rows, dtype = filled_up(n_rows, HEIGHT), exact_type(dtype)
         for layer in chain.layers:
             n_in, n_out = (filled_up(width, multiple) for width in layer.widths)
             weight, bias = layout.slot(n_in, n_out), layout.slot(n_out)
@@ -280,19 +287,36 @@ class Padded:
     def __call__(self, x: Array) -> Array:
         """Return the output for up to `n_rows` rows; the next call overwrites it."""
         n_rows, tape = len(x), self.tape
+        x = x.astype(self.dtype, copy=False)
         if self.multiple == 1:
             tape = tape.rows(0, n_rows)
         elif x.shape != self.shape or x.dtype != tape.outputs[0].dtype:
             self.block[:n_rows, : x.shape[1]] = x
             self.block[n_rows:] = 0.0
             x = self.block
-        out = self.chain.forward(self.views, x, tape)
-        return out[:n_rows, : self.n_outputs]
+        out = self.chain.forward(self.views, x, tape)[:n_rows, : self.n_outputs]
+        return out.astype(self.dtype, copy=False)
 
     @cached_property
     def block(self) -> Array:
         """Memory for rows that have to be filled up."""
         return np.zeros(self.shape, self.tape.outputs[0].dtype)
+
+
+@cache
+def exact_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which products do not depend on where in a block a row is.
+
+    It is the given one, unless this BLAS adds up a row's products in an order that
+    changes from row to row, as kernels for AVX2 do in single precision.
+    """
+    draw = np.random.default_rng(0).standard_normal
+    for n_in, n_out in PROBED:
+        row, weight = draw(n_in).astype(dtype), draw((n_in, n_out)).astype(dtype)
+        product = np.tile(row, (PROBED_ROWS, 1)) @ weight
+        if (product != product[0]).any():
+            return np.dtype(np.float64)
+    return dtype
 
 
 def filled(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -2,17 +2,20 @@ import numpy as np
 import pytest
 from numerical import check_gradient
 
+from skae import network
 from skae.activations import ACTIVATIONS
 from skae.layout import Layout, pieces
 from skae.network import (
     BLOCK,
     FEW_ROWS,
+    HEIGHT,
     MANY_WEIGHTS,
     WIDTH,
     Chain,
     Padded,
     Tape,
     encoder_decoder,
+    exact_type,
     filled_up,
     initialize,
     times_transposed,
@@ -286,6 +289,42 @@ def test_products_with_a_transposed_weight(n_in, n_rows):
     out = np.full((n_rows, n_in), np.nan)
     times_transposed(d, weight, out)
     np.testing.assert_allclose(out, d @ weight.T, rtol=1e-12, atol=1e-13)
+
+
+def test_products_in_another_type_leave_the_type_of_outputs(monkeypatch):
+    net, x = Net((8, 16)), rng_rows(16, 8, np.float32)
+    monkeypatch.setattr(network, "exact_type", lambda dtype: np.dtype(np.float64))
+    padded = Padded(net.down, net.theta, 16, x.dtype)
+    assert padded.tape.outputs[0].dtype == np.float64
+    assert padded(x).dtype == np.float32
+    expected = net.down.forward(
+        net.down.of(net.theta), x.astype(np.float64), Tape.empty(net.down, 16, float)
+    )
+    np.testing.assert_array_equal(padded(x), expected.astype(np.float32))
+
+
+def test_what_shows_that_a_row_s_place_matters(monkeypatch):
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    tile = np.tile
+
+    def uneven(row, shape):
+        rows = tile(row, shape)
+        rows[1] *= 1 + 2 * np.finfo(row.dtype).eps
+        return rows
+
+    assert exact_type(double) == double
+    exact_type.cache_clear()
+    monkeypatch.setattr(network.np, "tile", uneven)
+    assert exact_type(single) == double
+    exact_type.cache_clear()
+
+
+def test_blocks_are_filled_up():
+    net, x = Net((8, 16)), rng_rows(3, 8)
+    padded = Padded(net.down, net.theta, 3, x.dtype)
+    assert padded.shape == (HEIGHT, 8)
+    assert padded(x).shape == (3, 16)
+    assert Padded(net.down, net.theta, 3, x.dtype, multiple=1).shape == (3, 8)
 
 
 def test_rows_of_another_type_are_cast():
