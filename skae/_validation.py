@@ -20,8 +20,10 @@ from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import _fit_context, clone
+from sklearn.utils import _safe_indexing
 from sklearn.utils._indexing import _determine_key_type, _get_column_indices
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._set_output import _get_adapter_from_container
 from sklearn.utils.parallel import _get_threadpool_controller
 from sklearn.utils.validation import _check_sample_weight
 
@@ -45,8 +47,10 @@ __all__ = [
     "clone",
     "column_indices",
     "has_callbacks",
+    "like_container",
     "one_blas_thread",
     "only_if",
+    "rows_of_container",
     "validate_parameters",
 ]
 
@@ -300,6 +304,19 @@ def index_of_name(name: Any, known: list[str]) -> int:
         every = ", ".join(map(repr, known[:LISTED])) + ", ..." * (len(known) > LISTED)
         raise ValueError(f"{name!r} is the name of {often} columns. Names are {every}.")
     return known.index(name)
+
+
+def rows_of_container(X: Any, index: NDArray[Any]) -> Any:
+    """Return some rows of an array, a sparse matrix or a data frame, as such."""
+    return _safe_indexing(X, index, axis=0)
+
+
+def like_container(array: NDArray[Any], X: Any) -> Any:
+    """Return an array of the shape of X as a data frame, if X is one."""
+    if not hasattr(X, "columns"):
+        return array
+    adapter = _get_adapter_from_container(X)
+    return adapter.create_container(array, X_original=X, columns=X.columns)
 
 
 def check_count(value: Any, name: str) -> None:

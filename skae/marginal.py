@@ -180,6 +180,15 @@ class Marginal:
                 parts = [self.log_prob(nll) for _, nll in drawn]
                 yield place, np.concatenate(parts, axis=1)
 
+    def reconstructed(self, X: Any) -> Iterator[tuple[slice, Array]]:
+        """Yield the mean of each column's log p(x_j|z) over such codes."""
+        with one_blas_thread(), np.errstate(all="ignore"):
+            for place, x, h in self.encoded(X):
+                total = np.zeros(x.shape)
+                for _, nll in self.decoded(x, self.posterior(h), self.draws):
+                    total -= nll.sum(axis=1, dtype=np.float64)
+                yield place, finite(total / len(self.draws) - self.log_unit)
+
     def bounds(self, X: Any) -> Iterator[tuple[slice, Array]]:
         """Yield the evidence lower bound.
 

@@ -515,11 +515,14 @@ class Model:
         found[np.isnan(found)] = -np.inf
         return found
 
-    def reconstruction_error(self, X: Any) -> Array:
-        """Return each row's loss or, in columns with a likelihood, squared error."""
+    def reconstruction_error(self, X: Any, by_feature: bool = False) -> Array:
+        """Return the loss of rows, or entries.
+
+        In columns with a likelihood it is the squared error.
+        """
         rows, shared, d = self.rows(X), self.shared.astype(X.dtype), X.shape[1]
-        draws, error = self.code_alone(), np.empty(X.shape[0], X.dtype)
-        losses = np.zeros(d, dtype=bool)
+        found = np.empty(X.shape if by_feature else X.shape[:1], X.dtype)
+        draws, losses = self.code_alone(), np.zeros(d, dtype=bool)
         for member, columns in self.family.parts(d):
             losses[columns] = not member.is_likelihood
 
@@ -529,10 +532,12 @@ class Model:
                 self.family.nll(block.x, eta, shared, out)
                 residual = block.x - self.family.mean(eta, shared)
                 np.square(residual, out=out, where=~losses)
-                error[here][block.place] = out.sum(axis=1, dtype=np.float64)
+                if not by_feature:
+                    out = out.sum(axis=1, dtype=np.float64)
+                found[here][block.place] = out
 
         self.together(len(rows), measure)
-        return error
+        return found
 
     def code_alone(self) -> Array:
         """Return the draw that makes a code the one that represents its row."""

@@ -22,7 +22,13 @@ TESTS = Path(__file__).parent
 #: Every module imports from floors below its own only.
 FLOORS = [
     {"skae._validation", "skae._version", "skae.interrupts", "skae.layout"},
-    {"skae.archives", "skae.blas", "skae.component", "skae.crew"},
+    {
+        "skae.archives",
+        "skae.blas",
+        "skae.component",
+        "skae.crew",
+        "skae.thresholds",
+    },
     {
         "skae.activations",
         "skae.checkpoints",
@@ -40,6 +46,7 @@ FLOORS = [
     {
         "skae.displays._common",
         "skae.estimators._fitted",
+        "skae.exemplars",
         "skae.marginal",
         "skae.revival",
         "skae.stacking",
@@ -47,9 +54,10 @@ FLOORS = [
     {"skae.estimators._watch"},
     {"skae.estimators._mlp", "skae.estimators._trained"},
     {"skae.estimators._base"},
-    {"skae.estimators._stack"},
+    {"skae.estimators._scores", "skae.estimators._stack"},
     {"skae.estimators._supervised"},
     {
+        "skae.displays.explanation",
         "skae.displays.latent_manifold",
         "skae.displays.latent_space",
         "skae.displays.loss_curve",
@@ -61,7 +69,7 @@ FLOORS = [
         "skae.estimators.stacked",
         "skae.estimators.variational",
     },
-    {"skae.distributed"},
+    {"skae.distributed", "skae.estimators.outlier"},
 ]
 
 #: Modules that may know scikit-learn.

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import skae  # noqa: E402
 from skae import DenoisingAutoencoder  # noqa: E402
 from skae.displays import (  # noqa: E402
+    ExplanationDisplay,
     LatentManifoldDisplay,
     LatentSpaceDisplay,
     LossCurveDisplay,
@@ -39,6 +40,8 @@ PLACES = [[-1.0, 0.0], [1.0, 2.0, 4.0]]
 GRID = np.random.default_rng(2).normal(size=(3, 2, 4))
 
 DISPLAYS = [
+    ExplanationDisplay(FEW[0], FEW[1]),
+    ExplanationDisplay(DIGITS[0], DIGITS[1], values=DIGITS[0], offset=-3.0),
     LatentManifoldDisplay(GRID, PLACES),
     LatentManifoldDisplay(GRID, PLACES, image_shape=(2, 2)),
     LatentManifoldDisplay(GRID[0], PLACES[:1], feature_names=NAMES),
@@ -84,6 +87,7 @@ def test_missing_matplotlib(display):
 @pytest.mark.parametrize(
     "draw",
     [
+        lambda model: ExplanationDisplay.from_estimator(model, FEW),
         LatentManifoldDisplay.from_estimator,
         lambda model: LatentSpaceDisplay.from_estimator(model, FEW),
         LossCurveDisplay.from_estimator,

@@ -56,7 +56,10 @@ def test_attributes_and_defaults_are_documented(name):
     cls = getattr(skae, name)
     X = np.random.default_rng(0).normal(size=(40, 4))
     y = np.arange(40) % 2
-    fitted = cls(max_iter=1, n_iter_no_change=np.inf).fit(X, y)
+    settings = {"max_iter": 1, "n_iter_no_change": np.inf}
+    if name == "AutoencoderOutlierDetector":
+        settings = {"estimator": skae.DenoisingAutoencoder(**settings)}
+    fitted = cls(**settings).fit(X, y)
     documented = {attribute.name for attribute in ClassDoc(cls)["Attributes"]}
     present = {
         attribute

@@ -29,6 +29,7 @@ from skae.rows import Columns
 
 __all__ = [
     "FittedAutoencoder",
+    "Versioned",
     "all_or_nothing",
     "check_codes",
     "has_likelihood",
@@ -84,10 +85,29 @@ def check_codes(codes: Any, name: str, accept_sparse: str | bool) -> Any:
     )
 
 
+class Versioned(BaseEstimator):
+    """Saved estimators know which version has saved them; others refuse them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        saved = {"_skae_version": __version__, "_skae_format": STATE_FORMAT}
+        return {**super().__getstate__(), **saved}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_skae_version", "before 0.1.0")
+        if state.pop("_skae_format", 0) != STATE_FORMAT:
+            raise ValueError(
+                f"This {type(self).__name__} was saved by skae {version}, and skae "
+                f"{__version__} keeps models in another form. Load it with the version "
+                f"that saved it, or fit it again."
+            )
+        super().__setstate__(state)
+
+
 class FittedAutoencoder(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    BaseEstimator,
+    Versioned,
     metaclass=ABCMeta,
 ):
     """The use of a model, whatever way it was fitted.
@@ -128,9 +148,14 @@ class FittedAutoencoder(
     def _check_fitted_rows(self, X: Any) -> Any:
         """Validate rows for a fitted model: also their range."""
         check_is_fitted(self)
-        data, family = self._check_rows(X), self._plan["distribution"]
-        check_support(data, as_distribution(family), family, self._column_names)
+        data = self._check_rows(X)
+        self._check_support(data)
         return data
+
+    def _check_support(self, data: Any) -> None:
+        """Refuse values that the distribution of their column cannot take."""
+        family = self._plan["distribution"]
+        check_support(data, as_distribution(family), family, self._column_names)
 
     @property
     def _column_names(self) -> Any:
@@ -217,7 +242,18 @@ class FittedAutoencoder(
         log_likelihood : ndarray of shape (n_samples, n_features)
             In nats; each row sums to its entry in `score_samples`.
         """
-        data = self._check_fitted_rows(X)
+        return self._shares(self._check_fitted_rows(X))
+
+    def _shares(self, data: Any) -> Array:
+        """Return what `score_features` does, of validated rows."""
+        return self._model().log_prob_given_code(data, by_feature=True)
+
+    def _log_likelihood(self, data: Any) -> Array:
+        """Return what `score_samples` does, of validated rows."""
+        return self._model().log_prob_given_code(data)
+
+    def _reconstruction_shares(self, data: Any) -> Array:
+        """Return what each entry says of its row's reconstruction, in nats."""
         return self._model().log_prob_given_code(data, by_feature=True)
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
@@ -235,8 +271,7 @@ class FittedAutoencoder(
             The logarithm of p(x | code of x), in nats and in the units of X; higher is
             better.
         """
-        data = self._check_fitted_rows(X)
-        return self._model().log_prob_given_code(data)
+        return self._log_likelihood(self._check_fitted_rows(X))
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
     def score(
@@ -300,21 +335,6 @@ class FittedAutoencoder(
         self._check_has_numbers()
         objective = self._model().objective
         return objective.encoder.of(self._theta) + objective.decoder.of(self._theta)
-
-    def __getstate__(self) -> dict[str, Any]:
-        saved = {"_skae_version": __version__, "_skae_format": STATE_FORMAT}
-        return {**super().__getstate__(), **saved}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        version = state.pop("_skae_version", "before 0.1.0")
-        if state.pop("_skae_format", 0) != STATE_FORMAT:
-            raise ValueError(
-                f"This {type(self).__name__} was saved by skae {version}, and skae "
-                f"{__version__} keeps models in another form. Load it with the version "
-                f"that saved it, or fit it again."
-            )
-        super().__setstate__(state)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -588,10 +588,20 @@ class VariationalAutoencoder(BaseAutoencoder):
             fewer than 64 draws, and NaN for one. Only if `return_std` is true.
         """
         data = self._check_fitted_rows(X)
+        estimate, std = self._estimates(data, n_samples)
+        return (estimate, std) if return_std else estimate
+
+    def _log_likelihood(self, data: Any) -> Array:
+        return self._estimates(data)[0]
+
+    def _estimates(
+        self, data: Any, n_samples: int | None = None
+    ) -> tuple[Array, Array]:
+        """Return estimates of log p(x) of validated rows, and their errors."""
         out = np.empty((2, data.shape[0]), data.dtype)
         for place, *estimate in self._marginal(n_samples, data).estimates(data):
             out[:, place] = estimate[:2]
-        return (out[0], out[1]) if return_std else out[0]
+        return out[0], out[1]
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
     def score_features(self, X: ArrayLike) -> Array:
@@ -610,7 +620,9 @@ class VariationalAutoencoder(BaseAutoencoder):
             an equal part of the divergence of that posterior from the prior, which
             belongs to no column.
         """
-        data = self._check_fitted_rows(X)
+        return self._shares(self._check_fitted_rows(X))
+
+    def _shares(self, data: Any) -> Array:
         out = np.empty(data.shape, data.dtype)
         marginal = self._marginal(None, data)
         for place, _, _, shares in marginal.estimates(data, by_feature=True):
@@ -667,6 +679,12 @@ class VariationalAutoencoder(BaseAutoencoder):
         out = np.empty(data.shape[0], data.dtype)
         for place, each in self._marginal(n_samples, data).reconstructions(data):
             out[place] = each.mean(axis=1)
+        return out
+
+    def _reconstruction_shares(self, data: Any) -> Array:
+        out = np.empty(data.shape)
+        for place, shares in self._marginal(None, data).reconstructed(data):
+            out[place] = shares
         return out
 
     @only_if(has_likelihood)  # type: ignore[untyped-decorator]
