@@ -42,7 +42,7 @@ from scipy.special import rel_entr
 from skae.layout import Array
 from skae.model import Model, places_of
 
-__all__ = ["Exemplars", "dense"]
+__all__ = ["LEAST_SPREAD", "Exemplars", "dense"]
 
 #: Pairs of rows and exemplars, and entries of exemplars, that are looked at together.
 MOST_PAIRS, MOST_ENTRIES = 2**18, 2**16
@@ -64,15 +64,24 @@ class Exemplars:
     rows : ndarray or CSR matrix of shape (n_exemplars, n_features)
         The exemplars, in the units of X; no two of them are equal.
     weight : ndarray of shape (n_exemplars,)
-        How many rows each of them stands for, itself included.
+        What each of them weighs.
     n_effective : float
         How many independent columns all columns count as.
+    others : ndarray of shape (n_exemplars,) or None
+        What each of them weighs for itself, that is its equals; None for what is left
+        of its weight without one row.
     """
 
     def __init__(
-        self, model: Model, rows: Any, weight: Array, n_effective: float
+        self,
+        model: Model,
+        rows: Any,
+        weight: Array,
+        n_effective: float,
+        others: Array | None = None,
     ) -> None:
         self.model, self.rows, self.weight = model, dense(rows), weight
+        self.others = np.maximum(weight - 1.0, 0.0) if others is None else others
         d, views = model.plan.n_features, self.views(rows)
         least = LEAST_SPREAD * model.columns.unit / model.unit
         spreads = [np.maximum(deviation(v, weight), least) for v in views]
@@ -146,8 +155,8 @@ class Exemplars:
         nearest = distance.argmin(axis=1)
         own = distance[every, nearest] <= SAME
         weight = np.tile(self.weight, (len(distance), 1))
-        left = np.maximum(self.weight[nearest] - 1.0, 0.0)
-        left = np.where(self.weight.sum() > self.weight[nearest], left, 1.0)
+        alone = self.weight.sum() <= self.weight[nearest]
+        left = np.where(alone, self.weight[nearest], self.others[nearest])
         weight[every[own], nearest[own]] = left[own]
         return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 

@@ -16,10 +16,11 @@ from skae.estimators._scores import (
     Scorer,
     calm,
     check_available,
+    check_code,
     check_score,
-    chosen,
     medians,
     new_scorer,
+    sample,
 )
 from skae.exemplars import Exemplars
 
@@ -62,6 +63,9 @@ def rows(n=60, seed=0):
 
 FITTED = {}
 
+#: What sixty different rows weigh, and what they weigh for themselves.
+ONES = np.ones(60), np.zeros(60)
+
 
 def fitted(name):
     """Return an estimator that is fitted once for all tests."""
@@ -74,7 +78,8 @@ def scorer(name, n_effective=6.0, **weights):
     """Return a scorer to which every third training row is an exemplar."""
     # What is typical is so unlikely that no evidence is reduced.
     typical = np.full(4, -1e4)
-    return Scorer(fitted(name), weights, rows()[::3], np.ones(20), n_effective, typical)
+    masses = np.ones(20), np.zeros(20)
+    return Scorer(fitted(name), weights, rows()[::3], *masses, n_effective, typical)
 
 
 def everything(scorer, X):
@@ -142,7 +147,7 @@ def test_reconstruction_error_by_column(distribution, loss):
     model = DenoisingAutoencoder(2, distribution=distribution, **BRIEF).fit(rows())
     kept = model.inverse_transform(model.transform(NEW))
     expected = -loss((NEW - kept) / rows().std(axis=0))
-    scorer = new_scorer(model, {"reconstruction_error": 1.0}, 6.0, rows(), np.ones(60))
+    scorer = new_scorer(model, {"reconstruction_error": 1.0}, 6.0, rows(), *ONES)
     found = scorer.plain_shares(NEW)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
@@ -169,7 +174,7 @@ def available(name):
 @every
 def test_shares_sum_to_the_score(name):
     for score in available(name):
-        found = new_scorer(fitted(name), {score: 2.0}, 6.0, rows(), np.ones(60))
+        found = new_scorer(fitted(name), {score: 2.0}, 6.0, rows(), *ONES)
         shares = found.shares(NEW)
         assert shares.shape == NEW.shape
         np.testing.assert_allclose(shares.sum(axis=1), found.scores(NEW), rtol=1e-9)
@@ -210,7 +215,7 @@ def test_what_is_expected_of_other_codes(name):
 @every
 def test_rows_do_not_meet_and_may_be_sparse_or_in_single_precision(name):
     for score in available(name):
-        found = new_scorer(fitted(name), {score: 1.0}, 6.0, rows(), np.ones(60))
+        found = new_scorer(fitted(name), {score: 1.0}, 6.0, rows(), *ONES)
         together, alone, thin, single = (
             everything(found, X)
             for X in (NEW, NEW[[7]], sparse.csr_matrix(NEW), NEW.astype(np.float32))
@@ -260,8 +265,9 @@ def test_what_is_no_score(score, match):
 
 def test_scores_that_an_autoencoder_does_not_have():
     with pytest.raises(ValueError, match=r"'kl' needs a code that is random.* Sparse"):
-        check_available(fitted("sparse"), {"reconstruction_error": 1.0, "kl": 0.5})
+        check_code(fitted("sparse"), {"reconstruction_error": 1.0, "kl": 0.5})
     for name in DETERMINISTIC | VARIATIONAL:
+        check_code(fitted(name), dict.fromkeys(available(name), 1.0))
         check_available(fitted(name), dict.fromkeys(available(name), 1.0))
 
 
@@ -311,7 +317,7 @@ def test_medians_count_weights_like_rows():
 def test_rows_far_below_what_is_typical(name):
     weights = {"log_likelihood": 1.0, "reconstruction_error": 2.0}
     weight = np.arange(1.0, 21.0)
-    found = new_scorer(fitted(name), weights, 3.0, rows()[::3], weight)
+    found = new_scorer(fitted(name), weights, 3.0, rows()[::3], weight, weight - 1)
     typical = medians(found.plain_shares(rows()[::3]), weight)
     np.testing.assert_array_equal(found.typical, typical)
     far, size = NEW.copy(), np.geomspace(0.5, 1e5, 40)
@@ -331,8 +337,9 @@ def test_rows_far_below_what_is_typical(name):
 
 
 def test_a_new_scorer_refuses_what_the_autoencoder_does_not_have():
-    with pytest.raises(ValueError, match="'kl' needs a code that is random"):
-        new_scorer(fitted("denoising"), {"kl": 1.0}, 6.0, rows(), np.ones(60))
+    model = VariationalAutoencoder(2, distribution="huber", **BRIEF).fit(rows())
+    with pytest.raises(ValueError, match="needs a likelihood, but 'huber'"):
+        new_scorer(model, {"log_likelihood": 1.0}, 6.0, rows(), *ONES)
 
 
 # --- exemplars ------------------------------------------------------------------------
@@ -341,24 +348,48 @@ def test_a_new_scorer_refuses_what_the_autoencoder_does_not_have():
 @pytest.mark.parametrize("most", [60, 1000])
 def test_few_rows_all_stand_for_themselves(most):
     given = np.arange(1.0, 61.0)
-    place, weight = chosen(given, most, new_generator(0))
-    np.testing.assert_array_equal(place, np.arange(60))
-    np.testing.assert_array_equal(weight, given)
+    found = sample(given, most, new_generator(0))
+    np.testing.assert_array_equal(found.place, np.arange(60))
+    np.testing.assert_array_equal(found.mass, given)
+    np.testing.assert_allclose(found.others, given - 1, rtol=1e-12, atol=1e-12)
 
 
 def test_of_many_rows_some_are_drawn_once():
-    place, weight = chosen(np.ones(60), 25, new_generator(0))
-    assert len(place) == 25
-    assert (np.diff(place) > 0).all()
-    np.testing.assert_array_equal(weight, np.ones(25))
-    again, _ = chosen(np.ones(60), 25, new_generator(0))
-    np.testing.assert_array_equal(again, place)
-    other, _ = chosen(np.ones(60), 25, new_generator(1))
-    assert not np.array_equal(other, place)
+    found = sample(np.ones(60), 25, new_generator(0))
+    assert len(found.place) == 25
+    assert (np.diff(found.place) > 0).all()
+    np.testing.assert_allclose(found.mass, np.full(25, 60 / 25))
+    np.testing.assert_array_equal(found.others, np.zeros(25))
+    again = sample(np.ones(60), 25, new_generator(0))
+    np.testing.assert_array_equal(again.place, found.place)
+    other = sample(np.ones(60), 25, new_generator(1))
+    assert not np.array_equal(other.place, found.place)
+
+
+def test_heavy_rows_stand_for_themselves():
+    given = np.where(np.arange(60) == 7, 100.0, np.where(np.arange(60) < 3, 20.0, 2.0))
+    found = sample(given, 10, new_generator(0))
+    assert {0, 1, 2, 7} <= set(found.place)
+    assert len(found.place) == 10
+    assert found.mass.sum() == pytest.approx(given.sum())
+    mass = dict(zip(found.place, found.mass, strict=True))
+    assert [mass[i] for i in (0, 1, 2, 7)] == [20.0, 20.0, 20.0, 100.0]
+    # Of two equal rows, one is left for the other.
+    light = found.others[found.mass < 20] / found.mass[found.mass < 20]
+    np.testing.assert_allclose(light, 0.5)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_a_few_exemplars_weigh_as_much_as_all_rows(most):
+    given = np.array([50.0, 40.0, *np.ones(20)])
+    found = sample(given, most, new_generator(0))
+    assert len(found.place) <= most
+    if most > 2:
+        assert found.mass.sum() == pytest.approx(given.sum())
 
 
 def test_rows_are_drawn_by_weight():
     rng, given = np.random.default_rng(0), np.where(np.arange(60) < 20, 4.0, 1.0)
-    drawn = np.concatenate([chosen(given, 2, rng)[0] for _ in range(2000)])
+    drawn = np.concatenate([sample(given, 2, rng).place for _ in range(2000)])
     # The first twenty have 80 of 120 parts of the weight.
     assert np.mean(drawn < 20) == pytest.approx(2 / 3, abs=0.03)

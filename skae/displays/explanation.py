@@ -73,7 +73,11 @@ def check_finite(array: Array, name: str) -> None:
 def check_row(row: Any, X: Any) -> int:
     """Return the place of a row of X."""
     n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-    if not isinstance(row, Integral) or not 0 <= int(row) < n_samples:
+    if (
+        isinstance(row, bool)
+        or not isinstance(row, Integral)
+        or not 0 <= int(row) < n_samples
+    ):
         raise ValueError(
             f"row={row!r} must be a whole number from 0 to {n_samples - 1}: X has "
             f"n_samples={n_samples} rows."
@@ -324,7 +328,9 @@ class ExplanationDisplay:
             feature_names=names if feature_names is None else feature_names,
             offset=detector.offset_,
             # What is in squared standard deviations is not in nats.
-            unit=None if "reconstruction_error" in detector.anomaly_score else "nats",
+            unit=None
+            if "reconstruction_error" in detector._scoring["weights"]
+            else "nats",
             name=name,
         )
         return display.plot(ax, n_columns=n_columns, **kwargs)

@@ -32,14 +32,16 @@ from skae.estimators._base import BaseAutoencoder
 from skae.estimators._fitted import Versioned, all_or_nothing, new_generator
 from skae.estimators._scores import (
     Scorer,
+    check_code,
     check_score,
-    chosen,
+    few,
     medians,
     new_scorer,
+    sample,
 )
 from skae.estimators._supervised import BaseSupervisedStack
 from skae.estimators.denoising import DenoisingAutoencoder
-from skae.exemplars import dense
+from skae.exemplars import LEAST_SPREAD, dense
 from skae.layout import Array
 from skae.rows import arrange
 from skae.thresholds import ROUNDING, fence, p_values, threshold
@@ -61,8 +63,8 @@ MANY_ROWS = 10_000
 #: Held-out rows of which more than the score is kept in mind, in each fit.
 DESCRIBED = 1000
 
-#: Rows that are scored at once.
-ROWS_AT_ONCE = 8192
+#: Rows that are scored at once, and the entries that they may have.
+ROWS_AT_ONCE, ENTRIES_AT_ONCE = 8192, 2**20
 
 
 @dataclass
@@ -136,15 +138,15 @@ class Table:
         given = None if (weight == 1).all() else weight
         estimator = clone(self.estimator)
         estimator.fit(rows_of_container(self.X, place), sample_weight=given)
-        rng = new_generator(self.seed)
-        some, weight = chosen(weight, self.n_exemplars, rng)
+        some, *masses = sample(weight, self.n_exemplars, new_generator(self.seed))
         exemplars = self.data[place[some]]
-        return new_scorer(estimator, self.weights, self.n_effective, exemplars, weight)
+        return new_scorer(estimator, self.weights, self.n_effective, exemplars, *masses)
 
     def hold(self, scorer: Scorer, rows: Array) -> Held:
         """Show a scorer some of the distinct rows."""
         data, weight = self.data[self.index[rows]], self.weight[rows]
-        some = np.arange(0, len(rows), -(-len(rows) // DESCRIBED))
+        described = few(DESCRIBED, data.shape[1])
+        some = np.arange(0, len(rows), -(-len(rows) // described))
         return Held(
             in_parts(scorer.scores, data),
             weight,
@@ -157,13 +159,14 @@ class Table:
         """Fit to some rows and show others."""
         return self.hold(self.fit(rows), others)
 
-    def cross(self, kept: Array, fold: Array, n_jobs: int | None) -> Held:
-        """Show each row to a scorer that was fitted without the row's fold."""
+    def cross(self, shown: Array, kept: Array, fold: Array, n_jobs: int | None) -> Held:
+        """Show rows to scorers that were fitted to those kept of other folds."""
         every = np.arange(len(fold))
-        parts = [every[fold == k] for k in range(fold.max() + 1)]
+        parts = [every[shown & (fold == k)] for k in range(fold.max() + 1)]
+        parts = [part for part in parts if len(part)]
         helds = Parallel(n_jobs=n_jobs)(
-            delayed(self.fit_and_hold)(every[kept & (fold != k)], part)
-            for k, part in enumerate(parts)
+            delayed(self.fit_and_hold)(every[kept & (fold != fold[part[0]])], part)
+            for part in parts
         )
         arrays = zip(*(vars(held).values() for held in helds), strict=True)
         held = Held(*(np.concatenate(each) for each in arrays))
@@ -174,8 +177,9 @@ class Table:
 
 def in_parts(work: Callable[[Any], Array], data: Any) -> Array:
     """Return what is found for rows, for a few at a time."""
-    starts = range(0, data.shape[0], ROWS_AT_ONCE)
-    return np.concatenate([work(data[i : i + ROWS_AT_ONCE]) for i in starts])
+    size = max(1, min(ROWS_AT_ONCE, ENTRIES_AT_ONCE // data.shape[1]))
+    starts = range(0, data.shape[0], size)
+    return np.concatenate([work(data[i : i + size]) for i in starts])
 
 
 class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
@@ -185,10 +189,10 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
     nats, is below `offset_`. The line is drawn by rows that the model was not fitted
     to: scores of training rows are too good, and would let too many new rows fail.
 
-    The score of a variational autoencoder is its log p(x). Other autoencoders say how
-    well they reproduce a row, and nothing of how likely such a row is. Here the row
-    and its reconstruction :math:`\hat x` are compared with M training rows, the
-    exemplars, and their reconstructions [1]_ [2]_:
+    The score of a variational autoencoder is its log p(x); far out it counts for less,
+    see Notes. Other autoencoders say how well they reproduce a row, and nothing of how
+    likely such a row is. Here the row and its reconstruction :math:`\hat x` are
+    compared with M training rows, the exemplars, and their reconstructions [1]_ [2]_:
 
     .. math:: \log p(x) + \log \hat p(\hat x), \qquad
               p(v) = \sum_{m=1}^{M} w_m
@@ -206,9 +210,10 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : autoencoder instance, default=None
-        Any unsupervised autoencoder of skae; it is cloned. None stands for the
-        denoising autoencoder that did best, with one setting for all, on 21 public
-        data sets; see :ref:`outliers`.
+        Any unsupervised autoencoder of skae; it is cloned. None stands for
+        ``DenoisingAutoencoder(64, corruption='gaussian', corruption_level=2.0,
+        learning_rate='cosine', max_iter=50)``, which suits 'log_likelihood': with noise
+        of two standard deviations it keeps what many columns have in common.
 
     contamination : 'auto', float or None, default='auto'
         Where the line is.
@@ -226,8 +231,8 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
     anomaly_score : str or dict of {str: float}, default='log_likelihood'
         What the score is, higher being more normal; a dict gives a weighted sum.
 
-        - 'log_likelihood' is log p(x), in nats: how rare a row is, for whatever
-          reason. The best choice where nothing else is known.
+        - 'log_likelihood' is log p(x), in nats: how rare a row is. The choice where
+          nothing is known of the outliers.
         - 'reconstruction_log_prob' is the mean of log p(x|z) over the row's own code or
           codes, in nats: whether a row obeys the relations between the columns, however
           rare its code is. For training rows without outliers of their kind.
@@ -242,8 +247,8 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
 
         - 'cross' holds out each of `n_folds` folds in turn and then fits to all rows:
           best for few rows, at the price of as many more fits.
-        - 'split' holds out `validation_fraction` of the rows for good. The p-values are
-          then exactly valid.
+        - 'split' holds out `validation_fraction` of the rows for good. If rows all
+          differ and weigh one, the p-values are then exactly valid.
         - 'auto' is 'cross' for fewer than 10,000 different rows, and else 'split'.
         - 'train' uses the training rows themselves, as other detectors do: of them
           exactly the share `contamination` is called outliers, of new rows often more.
@@ -289,7 +294,7 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
         Scores of the rows that draw the line, in ascending order.
 
     calibration_weight_ : ndarray of shape (n_calibration,)
-        Their weights; of equal rows the sum.
+        Their weights; of equal rows in `fit` the sum.
 
     typical_contributions_ : ndarray of shape (n_features,)
         Median of what each column contributes to the score of a held-out row.
@@ -319,6 +324,10 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
     deficit of D nats beyond counts as 100 (1 + log(D / 100)). A column that was
     constant in training counts in units of its value, or of 1 if that was zero.
 
+    The sum of both log-densities is an estimate of log p(x) but for a constant: use it
+    to compare rows, not models. A row that is an exemplar but for rounding is judged by
+    the other exemplars; a row that is merely near to one is judged by all.
+
     References
     ----------
     .. [1] Tomczak, J. M. & Welling, M. (2018). VAE with a VampPrior. AISTATS.
@@ -332,7 +341,7 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
     >>> from skae import AutoencoderOutlierDetector
     >>> X, y = load_digits(return_X_y=True)
     >>> detector = AutoencoderOutlierDetector(random_state=0).fit(X[y == 0])
-    >>> np.mean(detector.predict(X[y != 0]) == -1) > 0.9
+    >>> bool(np.mean(detector.predict(X[y != 0]) == -1) > 0.9)
     True
     >>> reasons = detector.explain(X[y != 0])
     >>> scores = detector.score_samples(X[y != 0])
@@ -420,11 +429,11 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
             if sample_weight is not None:
                 weight = check_weight(data, sample_weight).astype(np.float64)
             table, order = self._table(X, data, weight)
-            fold = self._folds(order)
-            kept = self._kept(table, fold)
-            scorer, held = self._calibrated(table, kept, fold, order)
+            fold, held_out = self._folds(order), self._held_out(order)
+            kept = self._kept(table, fold, ~held_out)
+            scorer, held = self._calibrated(table, fold, kept, held_out)
             self._keep(scorer, held)
-            self.n_trimmed_ = int(np.count_nonzero(~kept))
+            self.n_trimmed_ = int(np.count_nonzero(~held_out & ~kept))
         return self
 
     def _table(self, X: Any, data: Any, weight: Array | None) -> tuple[Table, Array]:
@@ -437,6 +446,8 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
                 f"estimator={estimator!r} must be an autoencoder that needs no "
                 f"targets, not a {type(estimator).__name__}."
             )
+        weights = check_score(self.anomaly_score)
+        check_code(estimator, weights)
         if estimator.get_params(deep=False)["random_state"] is None:
             estimator.set_params(random_state=int(rng.integers(2**31)))
         table = Table(
@@ -445,7 +456,7 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
             index=index,
             weight=np.ones(len(index)) if merged is None else merged[index],
             estimator=estimator,
-            weights=check_score(self.anomaly_score),
+            weights=weights,
             n_effective=float(self.effective_features),
             n_exemplars=int(self.n_exemplars),
             seed=int(rng.integers(2**31)),
@@ -458,46 +469,49 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
         fold[order] = np.arange(len(order)) % self.n_folds
         return fold
 
-    def _kept(self, table: Table, fold: Array) -> Array:
-        """Return the distinct rows that are left after trimming."""
-        kept = np.ones(len(fold), dtype=bool)
+    def _held_out(self, order: Array) -> Array:
+        """Return which of the distinct rows are held out for good."""
+        n, how = len(order), self.calibration
+        if how in ("cross", "split") or (how == "auto" and n < 2):
+            check_splits(n, "calibration", how)
+        held_out = np.zeros(n, dtype=bool)
+        if how == "split" or (how == "auto" and n >= MANY_ROWS):
+            n_held = min(max(1, round(self.validation_fraction * n)), n - 1)
+            held_out[order[:n_held]] = True
+        return held_out
+
+    def _kept(self, table: Table, fold: Array, ours: Array) -> Array:
+        """Return which of the rows that may be trained on are left after trimming."""
+        kept = ours.copy()
         if self.trimming > 0:
-            check_splits(len(fold), "trimming", self.trimming)
-            scores = table.cross(kept, fold, self.n_jobs).scores
-            below = float(self.trimming) * table.weight.sum()
-            kept = scores >= threshold(scores, table.weight, below)
-        return np.asarray(kept)
+            check_splits(int(np.count_nonzero(ours)), "trimming", self.trimming)
+            check_left(ours, fold, ours, self.trimming)
+            scores = table.cross(ours, ours, fold, self.n_jobs).scores
+            weight = table.weight[ours]
+            line = threshold(scores, weight, float(self.trimming) * weight.sum())
+            kept[ours] = scores >= line
+        return kept
 
     def _calibrated(
-        self, table: Table, kept: Array, fold: Array, order: Array
+        self, table: Table, fold: Array, kept: Array, held_out: Array
     ) -> tuple[Scorer, Held]:
         """Fit to the rows that are kept, and show rows that were not fitted to."""
-        every, n = np.arange(len(order)), len(order)
-        how = self.calibration
-        if how == "auto":
-            how = "cross" if n < MANY_ROWS else "split"
-        if how == "train":
-            scorer = table.fit(every[kept])
-            return scorer, table.hold(scorer, every)
-        check_splits(n, "calibration", self.calibration)
-        if how == "cross":
-            for k in range(fold.max() + 1):
-                check_left(kept[fold != k], self.trimming)
-            held = table.cross(kept, fold, self.n_jobs)
+        every = np.arange(len(fold))
+        if self.calibration != "train" and not held_out.any():
+            ours = np.ones(len(fold), dtype=bool)
+            check_left(ours, fold, kept, self.trimming)
+            held = table.cross(ours, kept, fold, self.n_jobs)
             return table.fit(every[kept]), held
-        n_held = min(max(1, round(self.validation_fraction * n)), n - 1)
-        train, held_out = np.sort(order[n_held:]), np.sort(order[:n_held])
-        check_left(kept[train], self.trimming)
-        scorer = table.fit(train[kept[train]])
-        return scorer, table.hold(scorer, held_out)
+        scorer = table.fit(every[kept])
+        return scorer, table.hold(scorer, every[held_out] if held_out.any() else every)
 
     def _keep(self, scorer: Scorer, held: Held) -> None:
         """Keep what scores need, and what is known of held-out rows."""
         self.estimator_ = scorer.estimator
-        self._scoring = {k: v for k, v in vars(scorer).items() if k != "estimator"}
+        self._scoring = scorer.settings()
         self.typical_contributions_ = medians(held.shares, held.described)
-        unit = self.estimator_._model().columns.unit
-        self._spread = np.where(held.spread > 0, held.spread, unit)
+        least = LEAST_SPREAD * self.estimator_._model().columns.unit
+        self._spread = np.maximum(held.spread, least)
         self._calibrate(held.scores, held.weight)
         self.offset_ = self._new_offset()
 
@@ -613,8 +627,8 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
         .. math:: p = \frac{1 + \sum_i w_i \, [s_i \le s]}{1 + \sum_i w_i}
 
         with the scores :math:`s_i` and the weights :math:`w_i` of the held-out rows.
-        If these and a new row are exchangeable, and the model has not seen them
-        (``calibration='split'``, or rows given to `set_threshold`), then
+        If these and a new row are exchangeable and of weight one, and the model has not
+        seen them (``calibration='split'``, or rows given to `set_threshold`), then
         :math:`P(p \le \alpha) \le \alpha` for any :math:`\alpha`, any number of rows
         and any model [1]_.
 
@@ -722,9 +736,14 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
         parts = {
             "contributions": in_parts(scorer.shares, data),
             "expected_values": expected,
-            "standard_scores": (dense(data) - expected) / self._spread,
+            "standard_scores": self._standard_scores(dense(data) - expected),
         }
         return Bunch(**{name: like_container(a, X) for name, a in parts.items()})
+
+    def _standard_scores(self, residual: Array) -> Array:
+        """Return residuals in units of those of the held-out rows."""
+        with np.errstate(over="ignore"):
+            return np.nan_to_num(residual / self._spread)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -735,13 +754,14 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
         return tags
 
 
-def check_left(kept: Array, trimming: float) -> None:
-    """Refuse to train on rows of which trimming has left none."""
-    if not kept.any():
-        raise ValueError(
-            f"trimming={trimming} leaves no row to train on among {len(kept)} that are "
-            f"not held out: trim less, or give more rows."
-        )
+def check_left(shown: Array, fold: Array, kept: Array, trimming: float) -> None:
+    """Refuse folds without which no row is left to train on."""
+    for k in np.unique(fold[shown]):
+        if not (kept & (fold != k)).any():
+            raise ValueError(
+                f"trimming={trimming} leaves no row to train on beside a fold: "
+                f"{np.count_nonzero(shown)} rows differ. Trim less, or give more rows."
+            )
 
 
 def check_splits(n: int, name: str, value: Any) -> None:
@@ -749,6 +769,6 @@ def check_splits(n: int, name: str, value: Any) -> None:
     if n < 2:
         raise ValueError(
             f"{name}={value!r} holds out rows, which takes at least 2 that differ, but "
-            f"there is 1 sample, or all are equal. With calibration='train' and "
-            f"trimming=0, all rows are trained on."
+            f"there is only 1 sample, or only 1 that differs. With calibration='train' "
+            f"and trimming=0, all rows are trained on."
         )
