@@ -8,9 +8,9 @@ rows, and another one of reconstructions :math:`\hat x`,
           p(v) = \sum_m w_m \prod_j \frac{1}{2 b_j} e^{-|v_j - v_{mj}| / b_j},
           \qquad b_j = \frac{d}{T} s_j
 
-with the standard deviations :math:`s_j` of the exemplars' values. Training rows take the
-place of a prior, as in Tomczak & Welling (2018), "VAE with a VampPrior", and Norouzi,
-Fleet & Norouzi (2020), "Exemplar VAE".
+with the standard deviations :math:`s_j` of the exemplars' values. Training rows take
+the place of a prior, as in Tomczak & Welling (2018), "VAE with a VampPrior", and
+Norouzi, Fleet & Norouzi (2020), "Exemplar VAE".
 
 * The d columns count as T independent ones: noise grows with the number of columns, as
   they depend on each other. A likelihood raised to a power is robust where the model is
