@@ -472,7 +472,7 @@ class AutoencoderOutlierDetector(Versioned, OutlierMixin, BaseEstimator):
     def _held_out(self, order: Array) -> Array:
         """Return which of the distinct rows are held out for good."""
         n, how = len(order), self.calibration
-        if how in ("cross", "split") or (how == "auto" and n < 2):
+        if how != "train":
             check_splits(n, "calibration", how)
         held_out = np.zeros(n, dtype=bool)
         if how == "split" or (how == "auto" and n >= MANY_ROWS):
