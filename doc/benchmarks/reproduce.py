@@ -1,0 +1,276 @@
+"""Published results, reproduced: one recipe after the other, from the data to a table.
+
+``python doc/benchmarks/reproduce.py NAME --data PATH`` trains the recipe of that name
+and prints what it reaches beside what was published, with the seed, the epochs, the
+time and the largest memory. Names are those of `RECIPES` in recipes.py, or all.
+
+A recipe has parts, which are models to be trained. Each keeps a checkpoint in the
+folder of ``--work``; after an interruption, ``--resume`` goes on from there. Without
+``--resume`` a recipe begins anew. A part that has come to its end is not trained again
+unless its file in that folder is removed, or the recipe is begun anew.
+
+Usage::
+
+    python doc/benchmarks/reproduce.py --list
+    python doc/benchmarks/reproduce.py vae-fixed --data PATH
+    python doc/benchmarks/reproduce.py iwae --data PATH --resume --parts 0 2 --jobs 2
+    python doc/benchmarks/reproduce.py all --data PATH --quick
+
+PATH is the folder of the data; a recipe whose files are not there says which it needs.
+Each part runs in one thread and in a process of its own. The results are added to
+reproduce.json, and all that are known written to reproduce.md beside this script; with
+``--quick``, which takes some seconds a part, they are only printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import sklearn
+from recipes import RECIPES
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+RESULTS = Path(__file__).with_suffix(".json")
+REPORT = Path(__file__).with_suffix(".md")
+SAVED_EVERY = 60.0
+INTRO = """\
+Made by
+
+```
+python doc/benchmarks/reproduce.py all --data PATH
+```
+
+(NumPy {numpy}, scikit-learn {sklearn}, one thread for each line.) Minutes are those of
+a clock, on two cores that other work shared; memory is the largest that the process
+had, data included. "Short" says what the recipe left out of the published one.
+"""
+HEAD = """
+| model | seed | epochs | measured | published | minutes | GiB |
+|---|---:|---:|---:|---:|---:|---:|
+"""
+
+
+class Run:
+    """The training of one part: what it has, what it keeps, and what it has cost.
+
+    Attributes
+    ----------
+    seed : int
+    quick : bool
+        Whether to do as little as shows that it works.
+    """
+
+    def __init__(self, folder, seed, quick):
+        self.folder, self.seed, self.quick = folder, seed, quick
+        folder.mkdir(parents=True, exist_ok=True)
+        self._before, self._began = self._read_clock(), time.monotonic()
+
+    # --- models ---------------------------------------------------------------------
+
+    def fit(self, model, X, y=None, name="fit"):
+        """Fit a model, or go on with it; `name` is for parts with several fits."""
+        return model.set_params(checkpoint=self.folder / f"{name}.ckpt").fit(X, y)
+
+    def train(self, model, rows, rates, look=None):
+        """Go through ``rows(epoch)`` once for each learning rate.
+
+        `look` is called with the model and the number of epochs after each of them,
+        and returns what to remember of it, or None. Return the model, and all of that.
+        """
+        file, saved = self.folder / "model.joblib", time.monotonic()
+        seen = []
+        if file.exists():
+            model, seen, begun = joblib.load(file)
+        else:
+            begun = 0
+        for epoch in range(begun, len(rates)):
+            model.set_params(learning_rate_init=rates[epoch]).partial_fit(rows(epoch))
+            found = look(model, epoch + 1) if look else None
+            seen += [] if found is None else [found]
+            self.note(f"epoch {epoch + 1} of {len(rates)}: {model.loss_curve_[-1]:.2f}")
+            if time.monotonic() - saved > SAVED_EVERY or epoch + 1 == len(rates):
+                part = file.with_suffix(".part")
+                joblib.dump((model, seen, epoch + 1), part)
+                part.replace(file)
+                saved = time.monotonic()
+        return model, seen
+
+    def note(self, text):
+        """Report progress."""
+        print(f"{self.folder.name}: {text}", file=sys.stderr, flush=True)
+
+    # --- costs ----------------------------------------------------------------------
+
+    def _read_clock(self):
+        file = self.folder / "clock.json"
+        if not file.exists():
+            return {"seconds": 0.0, "gib": 0.0}
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def costs(self):
+        """Return seconds and the largest memory in GiB, earlier attempts included."""
+        scale = 2**30 if sys.platform == "darwin" else 2**20
+        gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+        seconds = self._before["seconds"] + time.monotonic() - self._began
+        return {"seconds": seconds, "gib": max(gib, self._before["gib"])}
+
+    def watch_the_clock(self):
+        """Write the costs down from time to time, as a part may end at any moment."""
+        end = threading.Event()
+
+        def watch():
+            while not end.wait(20):
+                write(self.folder / "clock.json", self.costs())
+
+        threading.Thread(target=watch, daemon=True).start()
+        return end
+
+
+def write(file, content):
+    """Write JSON, so that there is a whole file at any moment."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def do_part(name, i, options):
+    """Train one part, unless it is done; return its line as a dictionary."""
+    recipe = RECIPES[name]
+    part = recipe.parts[i]
+    folder = options.work / f"{name}-{i}-seed{options.seed}{'-quick' * options.quick}"
+    done = folder / "done.json"
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))
+    run = Run(folder, options.seed, options.quick)
+    end = run.watch_the_clock()
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        measured, epochs = part.train(run, recipe.load(options.data))
+    end.set()
+    line = {
+        "recipe": name,
+        "part": part.name,
+        "seed": options.seed,
+        "epochs": epochs,
+        "measured": measured,
+        **run.costs(),
+    }
+    write(done, line)
+    return line
+
+
+# --- the report ---------------------------------------------------------------------
+
+
+def table(name, lines):
+    """Return the lines of one recipe as a table, in the order of its parts."""
+    recipe, text = RECIPES[name], HEAD
+    for part in recipe.parts:
+        same = [line for line in lines if line["part"] == part.name]
+        for line in sorted(same, key=lambda line: line["seed"]):
+            text += f"| {part.name} | {line['seed']} | {line['epochs']} "
+            text += f"| {line['measured']} | {part.published} "
+            text += f"| {line['seconds'] / 60:.1f} | {line['gib']:.1f} |\n"
+    return text
+
+
+def report(lines):
+    """Return all results as Markdown."""
+    text = INTRO.format(numpy=np.__version__, sklearn=sklearn.__version__)
+    for name, recipe in RECIPES.items():
+        same = [line for line in lines if line["recipe"] == name]
+        text += f"\n**{name}**: {recipe.about}\n"
+        text += table(name, same) if same else "\nNot measured yet.\n"
+        text += f"\nShort: {recipe.shortened}\n" if recipe.shortened else ""
+        text += f"\n{recipe.found}\n" if recipe.found else ""
+    return text
+
+
+def with_new(new):
+    """Return all results that are known, new ones in place of their elders."""
+    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    keys = {tuple(line[k] for k in ("recipe", "part", "seed")) for line in new}
+    kept = [line for line in old if (*list(line.values())[:3],) not in keys]
+    return sorted(kept + new, key=lambda line: [str(v) for v in line.values()][:3])
+
+
+# --- the command line ---------------------------------------------------------------
+
+
+def arguments():
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes, or all")
+    parser.add_argument("--list", action="store_true", help="say which there are")
+    parser.add_argument("--data", type=Path, help="the folder with all data")
+    parser.add_argument("--work", type=Path, default=Path("reproduce-work"))
+    parser.add_argument("--resume", action="store_true", help="go on, not anew")
+    parser.add_argument("--parts", type=int, nargs="+", help="these parts only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="parts at a time")
+    parser.add_argument("--quick", action="store_true", help="seconds, to try it out")
+    options = parser.parse_args()
+    if "all" in options.names:
+        options.names = list(RECIPES)
+    unknown = sorted(set(options.names) - set(RECIPES))
+    if unknown:
+        parser.error(f"there is no recipe {unknown[0]!r}, but {', '.join(RECIPES)}")
+    return options
+
+
+def tasks(options):
+    """Return what can be trained, and say what cannot."""
+    found = []
+    for name in options.names:
+        recipe = RECIPES[name]
+        lacking = recipe.lacking(options.data)
+        if lacking:
+            print(f"{name} needs {', '.join(map(str, lacking))} in the folder --data.")
+            continue
+        for i in options.parts or range(len(recipe.parts)):
+            if not 0 <= i < len(recipe.parts):
+                sys.exit(f"{name} has no part {i}, but 0 to {len(recipe.parts) - 1}.")
+            found.append((name, i))
+    return found
+
+
+def main():
+    """Run the benchmark from the command line."""
+    options = arguments()
+    if options.list or not options.names:
+        for name, recipe in RECIPES.items():
+            parts = "; ".join(f"{i} {p.name}" for i, p in enumerate(recipe.parts))
+            print(f"{name:12s} {recipe.about}\n{'':12s} Parts: {parts}")
+        return
+    todo = tasks(options)
+    if not options.resume:
+        for name, i in todo:
+            for folder in options.work.glob(f"{name}-{i}-seed{options.seed}*"):
+                if folder.name.endswith("quick") == options.quick:
+                    shutil.rmtree(folder)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.jobs, maxtasksperchild=1) as pool:
+        calls = [(*task, options) for task in todo]
+        lines = pool.starmap(do_part, calls, chunksize=1)
+    for name in dict.fromkeys(name for name, _ in todo):
+        print(f"{name}\n{table(name, [ln for ln in lines if ln['recipe'] == name])}")
+    if lines and not options.quick:
+        everything = with_new(lines)
+        write(RESULTS, everything)
+        REPORT.write_text(report(everything), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
