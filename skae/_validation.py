@@ -373,9 +373,9 @@ def one_blas_thread() -> Iterator[tuple[int, int]]:
 
     The limit belongs to the whole process. Where calls of several threads overlap, the
     first one sets it and the last one restores it; no thread is free for the others.
-    What is allowed does not depend on who else is there. Beside a block in which another
-    thread of the user's holds a limit, only that thread can change it: products then
-    keep the user's number of threads, and may be rounded otherwise.
+    What is allowed does not depend on who else is there. While another thread of the
+    user's holds a limit, only that thread can change it: products then keep the user's
+    number of threads, and may be rounded otherwise.
     """
     global _n_limiting
     controller = _get_threadpool_controller()

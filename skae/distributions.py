@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 
 from skae._validation import POSITIVE, Interval
-from skae.activations import logistic, softplus, zero_row
+from skae.activations import log1p, logistic, softplus, zero_row
 from skae.component import Component, Range
 from skae.layout import Array
 
@@ -268,7 +268,9 @@ def row_sums(a: Array) -> Array:
 
 def tail(a: Array) -> Array:
     """Return ``log(1 + exp(-|a|))``, which softplus adds to ``max(a, 0)``."""
-    return np.asarray(np.log1p(np.exp(-np.abs(a))))
+    e = np.exp(-np.abs(a))
+    log1p(e)
+    return np.asarray(e)
 
 
 def rounded(x: Array, support: Range, dtype: np.dtype[Any]) -> Array:

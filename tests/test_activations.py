@@ -35,6 +35,25 @@ def test_value(name):
     np.testing.assert_allclose(apply(name, GRID), TRUTH[name](GRID), atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["elu", "selu", "softplus"])
+def test_small_values_keep_their_digits(name, dtype):
+    size = np.logspace(-30, 1.9, 2000)
+    z = np.concatenate([-size, size, [0.0]]).astype(dtype)
+    truth = TRUTH[name](z.astype(np.float64))
+    error = np.abs(apply(name, z) - truth)
+    assert (error <= 8 * np.spacing(np.abs(truth).astype(dtype))).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_slopes_of_softplus_keep_their_digits(dtype):
+    z = np.linspace(-60, 60, 1001, dtype=dtype)
+    a, d = apply("softplus", z), np.ones_like(z)
+    ACTIVATIONS["softplus"].chain(a, d, np.empty_like(a))
+    error = np.abs(d - -np.expm1(-a.astype(np.float64)))
+    assert (error <= 8 * np.spacing(d)).all()
+
+
 @every
 def test_derivative_from_the_output(name):
     a, d = apply(name, GRID), np.ones_like(GRID)

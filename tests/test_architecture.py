@@ -55,7 +55,7 @@ FLOORS = [
     {"skae.estimators._mlp", "skae.estimators._trained"},
     {"skae.estimators._base"},
     {"skae.estimators._scores", "skae.estimators._stack"},
-    {"skae.estimators._supervised"},
+    {"skae.estimators._held_out", "skae.estimators._supervised"},
     {
         "skae.displays.explanation",
         "skae.displays.latent_manifold",

@@ -446,7 +446,7 @@ def test_batches_move_no_row_across_the_line(kind, dtype, monkeypatch):
     assert (labels == -1).sum() == 18
     alone = [detector.score_samples(X[[i]])[0] for i in range(60)]
     np.testing.assert_array_equal(alone, scores)
-    monkeypatch.setattr("skae.estimators.outlier.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("skae.estimators._held_out.ROWS_AT_ONCE", 7)
     np.testing.assert_array_equal(detector.score_samples(X), scores)
     np.testing.assert_array_equal(detector.predict(X[::-1]), labels[::-1])
     assert_same(detector, clone(detector).fit(X), X)

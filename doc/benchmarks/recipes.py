@@ -24,7 +24,7 @@ from skae import (
 )
 
 #: Draws of the code for each row with which log p(x) of held-out rows is estimated.
-DRAWS = 512
+DRAWS = 256
 MNIST = Path("mnist", "mnist.npz")
 BINARIZED = Path("binarized_mnist", "binarized_mnist_packbits.npz")
 OMNIGLOT = Path("omniglot", "omniglot28.npz")
@@ -174,15 +174,14 @@ def train_deep(run, data):
     model = DenoisingAutoencoder(
         30,
         hidden_layer_sizes=(1000, 500, 250),
-        activation="elu",
-        distribution="squared_error",
-        standardize=False,
+        activation="relu",
+        distribution="bernoulli",
         corruption_level=0.0,
         alpha=0.0,
         batch_size=128,
         learning_rate="cosine",
         learning_rate_init=1e-3,
-        max_iter=fewer(run, 100),
+        max_iter=fewer(run, 50),
         random_state=run.seed,
     )
     run.fit(model, X)
@@ -225,8 +224,8 @@ def train_fixed(run, data):
         alpha=0.0,
         batch_size=100,
         learning_rate="cosine",
-        learning_rate_init=2e-4,
-        max_iter=fewer(run, 500),
+        learning_rate_init=3e-4,
+        max_iter=fewer(run, 300),
         random_state=run.seed,
     )
     run.fit(model, X)
@@ -303,7 +302,7 @@ def train_silhouettes(objective, n_samples, run, data):
         epsilon=1e-4,
         learning_rate="cosine",
         learning_rate_init=1e-3,
-        max_iter=fewer(run, 255),
+        max_iter=fewer(run, 100),
         random_state=run.seed,
     )
     run.fit(model, X)
@@ -505,9 +504,9 @@ RECIPES = {
         (MNIST,),
         load_grey_mnist,
         (
-            Part("VAE, k = 1", "86.76", partial(train_stochastic, "elbo", 1, 400)),
-            Part("VAE, k = 1, short", "", partial(train_stochastic, "elbo", 1, 25)),
-            Part("IWAE, k = 50", "84.78", partial(train_stochastic, "iwae", 50, 25)),
+            Part("VAE, k = 1", "86.76", partial(train_stochastic, "elbo", 1, 100)),
+            Part("VAE, k = 1, short", "", partial(train_stochastic, "elbo", 1, 15)),
+            Part("IWAE, k = 50", "84.78", partial(train_stochastic, "iwae", 50, 15)),
         ),
     ),
     "caltech": Recipe(
@@ -538,8 +537,8 @@ RECIPES = {
         (OMNIGLOT,),
         load_omniglot,
         (
-            Part("VAE, k = 1", "108.11", partial(train_stochastic, "elbo", 1, 60)),
-            Part("IWAE, k = 50", "104.67", partial(train_stochastic, "iwae", 50, 60)),
+            Part("VAE, k = 1", "108.11", partial(train_stochastic, "elbo", 1, 20)),
+            Part("IWAE, k = 50", "104.67", partial(train_stochastic, "iwae", 50, 20)),
         ),
     ),
     "tables": Recipe(

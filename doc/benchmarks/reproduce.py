@@ -25,6 +25,7 @@ reproduce.json, and all that are known written to reproduce.md beside this scrip
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import resource
@@ -81,7 +82,9 @@ class Run:
 
     def fit(self, model, X, y=None, name="fit"):
         """Fit a model, or go on with it; `name` is for parts with several fits."""
-        return model.set_params(checkpoint=self.folder / f"{name}.ckpt").fit(X, y)
+        model.set_params(checkpoint=self.folder / f"{name}.ckpt", verbose=True)
+        with contextlib.redirect_stdout(sys.stderr):
+            return model.fit(X, y)
 
     def train(self, model, rows, rates, look=None):
         """Go through ``rows(epoch)`` once for each learning rate.
