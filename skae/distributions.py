@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -271,6 +272,41 @@ def tail(a: Array) -> Array:
     e = np.exp(-np.abs(a))
     log1p(e)
     return np.asarray(e)
+
+
+def of_counts(function: Callable[..., Array], x: Array, *shared: Array) -> Array:
+    """Return a function of counts and their columns' numbers; it is zero for zero.
+
+    Most counts are zero, and such functions cost more than everything else.
+    """
+    places = np.flatnonzero(x != 0)
+    columns = places % x.shape[-1]
+    values = function(x.ravel()[places], *(each[columns] for each in shared))
+    found = np.zeros(x.size, x.dtype)
+    found[places] = values
+    return found.reshape(x.shape)
+
+
+def log_factorial(x: Array) -> Array:
+    """Return ``log x!``."""
+    return np.asarray(special.gammaln(x + 1))
+
+
+def log_choices(x: Array, size: Array) -> Array:
+    """Return ``-log(Gamma(x + r) / (Gamma(r) x!))``, exact for a large size r too."""
+    return np.asarray(special.betaln(size, x + 1) + np.log(x + size))
+
+
+def digamma_step(x: Array, size: Array) -> Array:
+    """Return ``r (digamma(r) - digamma(x + r))`` for a size r in double precision."""
+    return np.asarray(size * (special.digamma(size) - special.digamma(x + size)))
+
+
+def exact_logistic(u: Array) -> Array:
+    """Return ``1 / (1 + exp(-u))``, of which small values keep their digits."""
+    e = np.exp(-np.abs(u))
+    e += 1
+    return np.asarray(np.exp(np.minimum(u, 0)) / e)
 
 
 def rounded(x: Array, support: Range, dtype: np.dtype[Any]) -> Array:
@@ -851,7 +887,7 @@ class Poisson(Distribution):
         """Write ``exp(eta) - x eta + log(x!)``."""
         np.exp(eta, out=out)
         out -= x * eta
-        out += special.gammaln(x + 1)
+        out += of_counts(log_factorial, x)
 
     def gradient(
         self,
@@ -902,14 +938,14 @@ class NegativeBinomial(Distribution):
     changes_inputs = True
 
     def nll(self, x: Array, eta: Array, shared: Array, out: Array) -> None:
-        """Write the formula; the beta function is exact for a large size too."""
+        """Write the formula; what is left of it for a count of zero is the softplus."""
         r = np.exp(shared)
         np.subtract(eta, shared, out=out)
         x_u = x * out
         softplus(out, np.empty_like(out))
         out *= x + r
         out -= x_u
-        out += special.betaln(r, x + 1) + np.log(x + r)
+        out += of_counts(log_choices, x, r)
 
     def gradient(
         self,
@@ -926,7 +962,7 @@ class NegativeBinomial(Distribution):
         """
         u = eta - shared
         # Here a tiny logistic(u) must be exact: it is multiplied by a large size.
-        special.expit(u, out=d_eta)
+        d_eta[...] = exact_logistic(u)
         d_eta *= x + np.exp(shared)
         d_eta -= x
         if d_shared is not None:
@@ -934,7 +970,7 @@ class NegativeBinomial(Distribution):
             u *= np.exp(shared)
             np.subtract(u, d_eta, out=d_shared)
             r = np.exp(shared, dtype=np.float64)
-            d_shared += r * (special.digamma(r) - special.digamma(x + r))
+            d_shared += of_counts(digamma_step, x, r)
 
     def mean(self, eta: Array, shared: Array) -> Array:
         """Return ``exp(eta)``."""
