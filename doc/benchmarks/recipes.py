@@ -320,7 +320,7 @@ def load_frey(folder):
 
 def train_frey(objective, run, X):
     """Train in ten folds."""
-    scores, n_epochs = [], fewer(run, 1000)
+    scores, n_epochs = [], fewer(run, 300)
     folds = KFold(10, shuffle=True, random_state=run.seed).split(X)
     for i, (train, test) in enumerate(folds):
         model = VariationalAutoencoder(

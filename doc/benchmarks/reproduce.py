@@ -28,6 +28,7 @@ import argparse
 import contextlib
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import sys
@@ -130,12 +131,17 @@ class Run:
         return {"seconds": seconds, "gib": max(gib, self._before["gib"])}
 
     def watch_the_clock(self):
-        """Write the costs down from time to time, as a part may end at any moment."""
-        end = threading.Event()
+        """Write the costs down from time to time, as a part may end at any moment.
+
+        Without the process that asked for it, a part ends, lest two work on the same.
+        """
+        end, parent = threading.Event(), os.getppid()
 
         def watch():
             while not end.wait(20):
                 write(self.folder / "clock.json", self.costs())
+                if os.getppid() != parent:
+                    os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
         return end
