@@ -6,8 +6,7 @@ Fresh draws and a tighter bound
 A variational autoencoder maximises a bound on the likelihood, not the likelihood. How
 much does that cost, and what does the importance-weighted bound win back? The images
 are small digits whose grey levels are taken as probabilities of ink, as in the
-literature on binarised MNIST; :doc:`/benchmarks` has the same comparisons on the full
-data.
+literature on binarised MNIST.
 """
 
 # %%
@@ -85,11 +84,11 @@ for name, model in models.items():
     )
 
 # %%
-# New draws are new data for nothing: worth taking wherever rows are a sample of
-# something that is known. The importance-weighted bound gives models that are better,
-# although the plain bound becomes worse: their encoder need not be right for each draw,
-# if it is for the best of several. The score is an estimate of log p(x) itself, and
-# knows nothing of that.
+# New draws are new data for nothing, and help a little here; they are worth taking
+# wherever rows are a sample of something that is known. The importance-weighted bound
+# gives models that are better, although the plain bound becomes worse: their encoder
+# need not be right for each draw, if it is for the best of several. The score is an
+# estimate of log p(x) itself, and knows nothing of that.
 #
 # What each row gains
 # -------------------

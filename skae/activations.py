@@ -83,7 +83,7 @@ def log1p(a: Array) -> None:
     """Replace finite ``a >= 0`` by ``log(1 + a)``, to the last digits also where small.
 
     The logarithm is that of the rounded sum u; what rounding has lost is added again:
-    ``log(u) + (a - (u - 1)) / u``. In single precision NumPy's logarithm is many
+    ``log(u) + (a - (u - 1)) / u``. In single precision NumPy's logarithm is several
     times as fast as its `log1p`.
     """
     if a.dtype != np.float32:
@@ -102,7 +102,7 @@ def expm1(a: Array) -> None:
     """Replace ``a <= 0`` by ``exp(a) - 1``, to the last digits also where small.
 
     That is ``2 t / (1 - t)`` with ``t = tanh(a / 2)``, which in single precision is
-    many times as fast as NumPy's `expm1`.
+    several times as fast as NumPy's `expm1`.
     """
     if a.dtype != np.float32:
         np.expm1(a, out=a)

@@ -73,15 +73,15 @@ class Recipe:
     load : callable
         Takes this folder; returns the data.
     parts : tuple of Part
-    shortened, found : str
-        What was left out of the published recipe, and what there is to say.
+    departs, found : str
+        What is otherwise than in the publication, and what there is to say.
     """
 
     about: str
     files: tuple[Path, ...]
     load: Callable[[Path], Any]
     parts: tuple[Part, ...]
-    shortened: str = ""
+    departs: str
     found: str = ""
 
     def lacking(self, folder):
@@ -278,7 +278,7 @@ def train_stochastic(objective, n_samples, n_epochs, run, data):
         return binarized(X, np.random.default_rng([run.seed, epoch]))
 
     model = one_layer(objective, n_samples, run.seed)
-    model, _ = run.train(model, rows, half_cosine(n))
+    model = run.train(model, rows, half_cosine(n))
     text = both_estimates(run, model, test)
     return f"{text}, {model.n_active_components_} active", f"{n}"
 
@@ -409,7 +409,7 @@ def log_cells(distance, half, is_discrete):
     # Both ends are mirrored to the left, where the logarithm of the area is exact.
     far, near = -np.abs(distance) - half, -np.abs(distance) + half
     upper, lower = log_ndtr(near), log_ndtr(far)
-    log_area = upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-300)))
+    log_area = upper + np.log(-np.expm1(np.minimum(lower - upper, -1e-300)))
     return np.where(is_discrete, log_area, log_density)
 
 
@@ -486,6 +486,12 @@ RECIPES = {
             Part("20 % masked in fine-tuning", "1.3 %", partial(train_sda, 0.2)),
             Part("clean rows in fine-tuning", "1.3 %", partial(train_sda, 0.0)),
         ),
+        departs=(
+            "batches of 50, a momentum of 0.9 and learning rates that fall along half "
+            "a cosine; 10 epochs a level instead of 15. The first line masks 20 % of "
+            "the entries in fine-tuning as well, which the tutorial does not."
+        ),
+        found="stacked_mnist.md has three seeds of both.",
     ),
     "deep-ae": Recipe(
         "784-1000-500-250-30 on MNIST (Hinton and Salakhutdinov, 2006); the squared"
@@ -496,6 +502,14 @@ RECIPES = {
             Part("deep autoencoder", "3.00", train_deep),
             Part("30 principal components", "13.87", train_pca),
         ),
+        departs=(
+            "relu units, 50 epochs of Adam with batches of 128 and no pretraining, "
+            "where the publication has logistic units, pretrained as Boltzmann "
+            "machines, and conjugate gradients."
+        ),
+        found=(
+            "The network is overfitted: its error on the training images is far lower."
+        ),
     ),
     "k-sparse": Recipe(
         "a logistic regression on k-sparse codes of 1000 units, k = 25, on MNIST"
@@ -503,6 +517,7 @@ RECIPES = {
         (MNIST,),
         load_mnist,
         (Part("k-sparse codes", "1.35 %", train_k_sparse),),
+        departs="see k_sparse.md: ten epochs of Adam, one k throughout, revived units.",
     ),
     "vae-fixed": Recipe(
         "784-400-40 on MNIST, binarised once (Rezende and Mohamed, 2015; repeated by"
@@ -510,6 +525,14 @@ RECIPES = {
         (BINARIZED,),
         load_binarized,
         (Part("VAE", "89.8", train_fixed),),
+        departs=(
+            "300 epochs of Adam from 0.0003 along half a cosine; the repetition had "
+            "500 from 0.0001 in three steps."
+        ),
+        found=(
+            "Not reached. The bound on the training rows is 95.6 in the end, on the "
+            "test rows 98.1: the model is overfitted."
+        ),
     ),
     "iwae": Recipe(
         "784-200-200-50, mirrored, on MNIST, binarised anew in each epoch (Burda,"
@@ -520,6 +543,10 @@ RECIPES = {
             Part("VAE, k = 1", "86.76", partial(train_stochastic, "elbo", 1, 100)),
             Part("VAE, k = 1, short", "", partial(train_stochastic, "elbo", 1, 15)),
             Part("IWAE, k = 50", "84.78", partial(train_stochastic, "iwae", 50, 15)),
+        ),
+        departs=(
+            "far fewer epochs, of 3280, on a learning rate that falls from 0.001 "
+            "along half a cosine; Adam's own moments."
         ),
     ),
     "caltech": Recipe(
@@ -532,6 +559,10 @@ RECIPES = {
             Part("IWAE, k = 5", "117.89", partial(train_silhouettes, "iwae", 5)),
             Part("IWAE, k = 50", "117.21", partial(train_silhouettes, "iwae", 50)),
         ),
+        departs=(
+            "100 epochs instead of 255, on a learning rate that falls along half a "
+            "cosine."
+        ),
     ),
     "frey": Recipe(
         "560-200-200-20 on faces, normal pixels (Li and Turner, 2016); log p(x) in nats"
@@ -541,6 +572,10 @@ RECIPES = {
         (
             Part("VAE, k = 5", "1322.96 (10.03)", partial(train_frey, "elbo")),
             Part("IWAE, k = 5", "1380.30 (4.60)", partial(train_frey, "iwae")),
+        ),
+        departs=(
+            "300 epochs on a learning rate that falls along half a cosine; the "
+            "publication does not give their number."
         ),
     ),
     "omniglot": Recipe(
@@ -552,6 +587,10 @@ RECIPES = {
         (
             Part("VAE, k = 1", "108.11", partial(train_stochastic, "elbo", 1, 20)),
             Part("IWAE, k = 50", "104.67", partial(train_stochastic, "iwae", 50, 20)),
+        ),
+        departs=(
+            "20 epochs of 3280, on a learning rate that falls from 0.001 along half a "
+            "cosine; a down-sampling and a split of our own."
         ),
     ),
     "tables": Recipe(
@@ -566,6 +605,12 @@ RECIPES = {
             for name in TABLES
             for kind in ("auto", "gaussian")
         ),
+        departs=(
+            "there is no published value: two thirds of the complete rows are for "
+            "training, one third for the test. Where 'auto' chooses a density for a "
+            "column of whole numbers, its value stands for the probability of the "
+            "unit around the number."
+        ),
     ),
     "counts": Recipe(
         "765 genes of 700 blood cells, and 1000 words of 20 newsgroups; held-out"
@@ -576,6 +621,11 @@ RECIPES = {
             Part(f"{name}, {kind}", "", partial(train_counts, name, kind))
             for name in ("cells", "documents")
             for kind in ("poisson", "negative_binomial")
+        ),
+        departs="there is no published value.",
+        found=(
+            "The negative binomial is ahead by 8 nats for cells and by 10 for "
+            "documents."
         ),
     ),
 }

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import joblib
@@ -54,9 +56,10 @@ Made by
 python doc/benchmarks/reproduce.py all --data PATH
 ```
 
-(NumPy {numpy}, scikit-learn {sklearn}, one thread for each line.) Minutes are those of
-a clock, on two cores that other work shared; memory is the largest that the process
-had, data included. "Short" says what the recipe left out of the published one.
+({versions}; one thread for each line.) Minutes are those of a clock, on two cores that
+other work shared; memory is the largest that the process had, data included. Numbers in
+brackets are standard errors of means over rows; those of differences between two models
+on the same rows are much smaller. "Active" are components whose posterior mean varies.
 """
 HEAD = """
 | model | seed | epochs | measured | published | minutes | GiB |
@@ -87,29 +90,20 @@ class Run:
         with contextlib.redirect_stdout(sys.stderr):
             return model.fit(X, y)
 
-    def train(self, model, rows, rates, look=None):
-        """Go through ``rows(epoch)`` once for each learning rate.
-
-        `look` is called with the model and the number of epochs after each of them,
-        and returns what to remember of it, or None. Return the model, and all of that.
-        """
-        file, saved = self.folder / "model.joblib", time.monotonic()
-        seen = []
+    def train(self, model, rows, rates):
+        """Go through ``rows(epoch)`` once for each learning rate; return the model."""
+        file, saved, begun = self.folder / "model.joblib", time.monotonic(), 0
         if file.exists():
-            model, seen, begun = joblib.load(file)
-        else:
-            begun = 0
+            model, begun = joblib.load(file)
         for epoch in range(begun, len(rates)):
             model.set_params(learning_rate_init=rates[epoch]).partial_fit(rows(epoch))
-            found = look(model, epoch + 1) if look else None
-            seen += [] if found is None else [found]
             self.note(f"epoch {epoch + 1} of {len(rates)}: {model.loss_curve_[-1]:.2f}")
             if time.monotonic() - saved > SAVED_EVERY or epoch + 1 == len(rates):
                 part = file.with_suffix(".part")
-                joblib.dump((model, seen, epoch + 1), part)
+                joblib.dump((model, epoch + 1), part)
                 part.replace(file)
                 saved = time.monotonic()
-        return model, seen
+        return model
 
     def note(self, text):
         """Report progress."""
@@ -154,12 +148,15 @@ def write(file, content):
     part.replace(file)
 
 
+def folder_of(name, i, options):
+    """Return where a part keeps what it has."""
+    return options.work / f"{name}-{i}-seed{options.seed}{'-quick' * options.quick}"
+
+
 def do_part(name, i, options):
     """Train one part, unless it is done; return its line as a dictionary."""
-    recipe = RECIPES[name]
-    part = recipe.parts[i]
-    folder = options.work / f"{name}-{i}-seed{options.seed}{'-quick' * options.quick}"
-    done = folder / "done.json"
+    recipe, folder = RECIPES[name], folder_of(name, i, options)
+    part, done = recipe.parts[i], folder / "done.json"
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
     run = Run(folder, options.seed, options.quick)
@@ -175,6 +172,7 @@ def do_part(name, i, options):
         "epochs": epochs,
         "measured": measured,
         **run.costs(),
+        "versions": f"NumPy {np.__version__}, scikit-learn {sklearn.__version__}",
     }
     write(done, line)
     return line
@@ -197,22 +195,36 @@ def table(name, lines):
 
 def report(lines):
     """Return all results as Markdown."""
-    text = INTRO.format(numpy=np.__version__, sklearn=sklearn.__version__)
+    versions = dict.fromkeys(line["versions"] for line in lines)
+    text = INTRO.format(versions="; ".join(versions))
     for name, recipe in RECIPES.items():
         same = [line for line in lines if line["recipe"] == name]
         text += f"\n**{name}**: {recipe.about}\n"
         text += table(name, same) if same else "\nNot measured yet.\n"
-        text += f"\nShort: {recipe.shortened}\n" if recipe.shortened else ""
+        text += f"\nOtherwise than published: {recipe.departs}\n"
         text += f"\n{recipe.found}\n" if recipe.found else ""
     return text
 
 
-def with_new(new):
-    """Return all results that are known, new ones in place of their elders."""
-    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    keys = {tuple(line[k] for k in ("recipe", "part", "seed")) for line in new}
-    kept = [line for line in old if (*list(line.values())[:3],) not in keys]
-    return sorted(kept + new, key=lambda line: [str(v) for v in line.values()][:3])
+def key(line):
+    """Return what tells a line from others."""
+    return line["recipe"], line["part"], line["seed"]
+
+
+def keep(line):
+    """Put a line in the place of its elder, and write the report anew.
+
+    Other processes that want to do the same wait.
+    """
+    with open(RESULTS, "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        old = json.loads(file.read() or "[]")
+        lines = [each for each in old if key(each) != key(line)] + [line]
+        lines.sort(key=key)
+        file.truncate(0)
+        file.write(json.dumps(lines, indent=1) + "\n")
+        REPORT.write_text(report(lines), encoding="utf-8")
 
 
 # --- the command line ---------------------------------------------------------------
@@ -242,13 +254,13 @@ def arguments():
 def tasks(options):
     """Return what can be trained, and say what cannot."""
     found = []
-    for name in options.names:
+    for name in dict.fromkeys(options.names):
         recipe = RECIPES[name]
         lacking = recipe.lacking(options.data)
         if lacking:
             print(f"{name} needs {', '.join(map(str, lacking))} in the folder --data.")
             continue
-        for i in options.parts or range(len(recipe.parts)):
+        for i in dict.fromkeys(options.parts or range(len(recipe.parts))):
             if not 0 <= i < len(recipe.parts):
                 sys.exit(f"{name} has no part {i}, but 0 to {len(recipe.parts) - 1}.")
             found.append((name, i))
@@ -265,20 +277,16 @@ def main():
         return
     todo = tasks(options)
     if not options.resume:
-        for name, i in todo:
-            for folder in options.work.glob(f"{name}-{i}-seed{options.seed}*"):
-                if folder.name.endswith("quick") == options.quick:
-                    shutil.rmtree(folder)
+        for task in todo:
+            shutil.rmtree(folder_of(*task, options), ignore_errors=True)
     context = multiprocessing.get_context("spawn")
-    with context.Pool(options.jobs, maxtasksperchild=1) as pool:
-        calls = [(*task, options) for task in todo]
-        lines = pool.starmap(do_part, calls, chunksize=1)
-    for name in dict.fromkeys(name for name, _ in todo):
-        print(f"{name}\n{table(name, [ln for ln in lines if ln['recipe'] == name])}")
-    if lines and not options.quick:
-        everything = with_new(lines)
-        write(RESULTS, everything)
-        REPORT.write_text(report(everything), encoding="utf-8")
+    with ProcessPoolExecutor(options.jobs, context, max_tasks_per_child=1) as pool:
+        waiting = [pool.submit(do_part, *task, options) for task in todo]
+        for future in as_completed(waiting):
+            line = future.result()
+            print(f"{line['recipe']}\n{table(line['recipe'], [line])}", flush=True)
+            if not options.quick:
+                keep(line)
 
 
 if __name__ == "__main__":
