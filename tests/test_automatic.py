@@ -76,6 +76,19 @@ def test_special_columns(column, expected):
     assert choose(X, None, None) == [(expected, [0])]
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"), [(25, "gamma"), (121, "gaussian"), (1e6, "gaussian")]
+)
+def test_narrow_columns_are_nearly_normal(rng, shape, expected):
+    X = rng.gamma(shape, 3.0, (4000, 1))
+    assert choose(X, None, None) == [(expected, [0])]
+
+
+def test_narrow_columns_of_logarithms_are_not_log_normal(rng):
+    X = np.exp(rng.normal(7.0, 0.09, (4000, 1)))
+    assert choose(X, None, None)[0][0] in ("gaussian", "student_t")
+
+
 def test_whole_numbers_may_be_normal(rng):
     years = rng.normal(2000, 10, 1000).round()
     signed = rng.normal(0, 10, 1000).round()

@@ -12,6 +12,7 @@ from typing import Any
 import k_sparse
 import likelihood
 import numpy as np
+import pandas as pd
 import stacked_mnist
 from scipy import sparse
 from scipy.special import log_ndtr, logsumexp
@@ -370,14 +371,15 @@ def load_table(file):
     X, types = arrays(file, "X", "types")
     X = X[~np.isnan(X).any(axis=1)]
     kinds = [line.split(",")[0] for line in str(types).split()][1:]
-    columns = []
-    for x, kind in zip(X.T, kinds, strict=True):
+    columns = {}
+    for j, kind in enumerate(kinds):
         if kind in ("cat", "ordinal"):
-            columns += list((x == np.unique(x)[:, None]).astype(float))
+            for value in np.unique(X[:, j]):
+                columns[f"x{j}_{value:g}"] = (X[:, j] == value).astype(float)
         else:
-            columns.append(x)
-    X = np.column_stack(columns)
-    return X, (X % 1 == 0).all(axis=0)
+            columns[f"x{j}"] = X[:, j]
+    frame = pd.DataFrame(columns)
+    return frame, (frame % 1 == 0).all().to_numpy()
 
 
 def cell_likelihood(model, X, is_discrete, n_draws=256, seed=0):
@@ -429,11 +431,11 @@ def train_table(name, distribution, run, data):
         max_iter=fewer(run, 100),
         random_state=run.seed,
     )
-    run.fit(model, X)
+    run.fit(model, X if distribution == "auto" else X.to_numpy())
     if distribution == "auto":
         score = log_likelihood(run, model, X_test)[0]
     else:
-        score = cell_likelihood(model, X_test, is_discrete)
+        score = cell_likelihood(model, X_test.to_numpy(), is_discrete)
     return f"{score:.2f}", f"{model.n_iter_}"
 
 
@@ -563,6 +565,12 @@ RECIPES = {
             "100 epochs instead of 255, on a learning rate that falls along half a "
             "cosine."
         ),
+        found=(
+            "Both are ahead of what was published. Most of the distance between plain "
+            "sampling and skae's estimate is the encoder's fault: it is overfitted, "
+            "more so without importance weights. As models of the silhouettes the two "
+            "are alike."
+        ),
     ),
     "frey": Recipe(
         "560-200-200-20 on faces, normal pixels (Li and Turner, 2016); log p(x) in nats"
@@ -610,6 +618,11 @@ RECIPES = {
             "training, one third for the test. Where 'auto' chooses a density for a "
             "column of whole numbers, its value stands for the probability of the "
             "unit around the number."
+        ),
+        found=(
+            "'auto' is ahead on all three. On Wine it was behind at first, at -7.08: it "
+            "had taken the density, which varies by 0.3 %, for a gamma variable, which "
+            "the network learned badly. Such columns are no longer gamma or log-normal."
         ),
     ),
     "counts": Recipe(
