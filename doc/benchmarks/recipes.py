@@ -620,9 +620,10 @@ RECIPES = {
             "unit around the number."
         ),
         found=(
-            "'auto' is ahead on all three. On Wine it was behind at first, at -7.08: it "
-            "had taken the density, which varies by 0.3 %, for a gamma variable, which "
-            "the network learned badly. Such columns are no longer gamma or log-normal."
+            "'auto' is ahead on all three. On Wine it was behind at first, at -7.08: "
+            "it had taken the density, which varies by 0.3 %, for a gamma variable, "
+            "which the network learned badly. Such columns are no longer gamma or "
+            "log-normal."
         ),
     ),
     "counts": Recipe(
