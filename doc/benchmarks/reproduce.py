@@ -42,7 +42,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import sklearn
-from recipes import RECIPES
+from recipes import RECIPES, mean_and_error
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -58,8 +58,9 @@ python doc/benchmarks/reproduce.py all --data PATH
 
 ({versions}; one thread for each line.) Minutes are those of a clock, on two cores that
 other work shared; memory is the largest that the process had, data included. Numbers in
-brackets are standard errors of means over rows; those of differences between two models
-on the same rows are much smaller. "Active" are components whose posterior mean varies.
+brackets are standard errors of means over rows. "Ahead of" another model is the mean of
+differences row by row, in nats, with its own error. "Active" are components whose
+posterior mean varies.
 """
 HEAD = """
 | model | seed | epochs | measured | published | minutes | GiB |
@@ -104,6 +105,10 @@ class Run:
                 part.replace(file)
                 saved = time.monotonic()
         return model
+
+    def keep_scores(self, scores):
+        """Keep the score of each test row, for comparisons with other parts."""
+        np.save(self.folder / "scores.npy", scores)
 
     def note(self, text):
         """Report progress."""
@@ -178,6 +183,20 @@ def do_part(name, i, options):
     return line
 
 
+def advantage(name, i, options):
+    """Return by how much a part's scores are ahead of its rival's, or nothing."""
+    parts = RECIPES[name].parts
+    if not parts[i].rival:
+        return ""
+    rival = [part.name for part in parts].index(parts[i].rival)
+    files = [folder_of(name, j, options) / "scores.npy" for j in (i, rival)]
+    if not all(file.exists() for file in files):
+        return ""
+    mine, other = (np.load(file).astype(float) for file in files)
+    mean, error = mean_and_error(mine - other)
+    return f"ahead of {parts[rival].name} by {mean:.2f} ({error:.2f})"
+
+
 # --- the report ---------------------------------------------------------------------
 
 
@@ -187,8 +206,9 @@ def table(name, lines):
     for part in recipe.parts:
         same = [line for line in lines if line["part"] == part.name]
         for line in sorted(same, key=lambda line: line["seed"]):
+            measured = ", ".join(filter(None, (line["measured"], line.get("ahead"))))
             text += f"| {part.name} | {line['seed']} | {line['epochs']} "
-            text += f"| {line['measured']} | {part.published} "
+            text += f"| {measured} | {part.published} "
             text += f"| {line['seconds'] / 60:.1f} | {line['gib']:.1f} |\n"
     return text
 
@@ -225,6 +245,13 @@ def keep(line):
         file.truncate(0)
         file.write(json.dumps(lines, indent=1) + "\n")
         REPORT.write_text(report(lines), encoding="utf-8")
+
+
+def tell(line, options):
+    """Print a line and, unless in a hurry, keep it."""
+    print(f"{line['recipe']}\n{table(line['recipe'], [line])}", flush=True)
+    if not options.quick:
+        keep(line)
 
 
 # --- the command line ---------------------------------------------------------------
@@ -283,10 +310,11 @@ def main():
     with ProcessPoolExecutor(options.jobs, context, max_tasks_per_child=1) as pool:
         waiting = [pool.submit(do_part, *task, options) for task in todo]
         for future in as_completed(waiting):
-            line = future.result()
-            print(f"{line['recipe']}\n{table(line['recipe'], [line])}", flush=True)
-            if not options.quick:
-                keep(line)
+            tell(future.result(), options)
+    for name, i in todo:
+        ahead = advantage(name, i, options)
+        if ahead:
+            tell(do_part(name, i, options) | {"ahead": ahead}, options)
 
 
 if __name__ == "__main__":
