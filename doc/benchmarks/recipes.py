@@ -14,6 +14,7 @@ import likelihood
 import numpy as np
 import pandas as pd
 import stacked_mnist
+from choices import squared_error
 from scipy import sparse
 from scipy.special import log_ndtr, logsumexp
 from sklearn.decomposition import PCA
@@ -183,12 +184,6 @@ def train_sda(level, run, data):
     return text, f"3 x {begun.pretraining_max_iter} + {n}"
 
 
-def squared_error(model, X):
-    """Return the mean over images of the sum of squared errors."""
-    rebuilt = model.inverse_transform(model.transform(X))
-    return float(np.square(rebuilt - X).sum(axis=1, dtype=float).mean())
-
-
 def train_deep(run, data):
     """Train the deep autoencoder of 30 numbers."""
     X, _, X_test, _ = hurried(run, data)
@@ -197,12 +192,12 @@ def train_deep(run, data):
         hidden_layer_sizes=(1000, 500, 250),
         activation="relu",
         distribution="bernoulli",
-        corruption_level=0.0,
+        corruption_level=0.1,
         alpha=0.0,
         batch_size=128,
         learning_rate="cosine",
         learning_rate_init=1e-3,
-        max_iter=fewer(run, 50),
+        max_iter=fewer(run, 120),
         random_state=run.seed,
     )
     run.fit(model, X)
@@ -230,8 +225,13 @@ def train_k_sparse(run, data):
 
 
 def load_binarized(folder):
-    """Return the digits as they were binarised once and for all."""
-    return [bits(a) for a in arrays(folder / BINARIZED, "packed_train", "packed_test")]
+    """Return the digits as they were binarised once and for all.
+
+    The validation digits are added to those for training.
+    """
+    names = "packed_train", "packed_valid", "packed_test"
+    X, X_valid, X_test = (bits(a) for a in arrays(folder / BINARIZED, *names))
+    return [np.concatenate([X, X_valid]), X_test]
 
 
 def train_fixed(run, data):
@@ -242,10 +242,10 @@ def train_fixed(run, data):
         hidden_layer_sizes=(400,),
         activation="relu",
         distribution="bernoulli",
-        alpha=0.0,
+        alpha=1e-3,
         batch_size=100,
         learning_rate="cosine",
-        learning_rate_init=3e-4,
+        learning_rate_init=1e-3,
         max_iter=fewer(run, 300),
         random_state=run.seed,
     )
@@ -290,7 +290,15 @@ def train_stochastic(objective, n_samples, n_epochs, run, data):
     model = one_layer(objective, n_samples, run.seed)
     model = run.train(model, rows, half_cosine(n))
     text = both_estimates(run, model, test)
-    return f"{text}, {model.n_active_components_} active", f"{n}"
+    return f"{text}, {model.n_active_components_} active, {course(model)}", f"{n}"
+
+
+def course(model):
+    """Return the bound on training rows, which are new in each epoch, after some."""
+    curve = model.loss_curve_
+    shown = [n for n in (1, 3, 10, 30, 100, 300) if n <= len(curve)]
+    bounds = ", ".join(f"{curve[n - 1]:.1f}" for n in shown)
+    return f"training bound {bounds} in epochs {', '.join(map(str, shown))}"
 
 
 def load_grey_mnist(folder):
@@ -343,7 +351,7 @@ def load_frey(folder):
 
 def train_frey(objective, run, X):
     """Train in ten folds."""
-    scores, n_epochs = [], fewer(run, 300)
+    scores, n_epochs = [], fewer(run, 150)
     folds = KFold(10, shuffle=True, random_state=run.seed).split(X)
     for i, (train, test) in enumerate(folds):
         model = VariationalAutoencoder(
