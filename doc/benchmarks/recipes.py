@@ -351,7 +351,7 @@ def load_frey(folder):
 
 def train_frey(objective, run, X):
     """Train in ten folds."""
-    scores, n_epochs = [], fewer(run, 150)
+    scores, n_epochs = [], fewer(run, 100)
     folds = KFold(10, shuffle=True, random_state=run.seed).split(X)
     for i, (train, test) in enumerate(folds):
         model = VariationalAutoencoder(
@@ -364,7 +364,7 @@ def train_frey(objective, run, X):
             alpha=0.0,
             batch_size=100,
             learning_rate="cosine",
-            learning_rate_init=5e-4,
+            learning_rate_init=2e-3,
             max_iter=n_epochs,
             random_state=run.seed,
         )
