@@ -488,13 +488,15 @@ def test_directions_have_length_one(settings, unit, X):
     assert np.allclose(lengths, 1.0) == unit
 
 
-def test_the_decoder_starts_at_the_geometric_median():
+def test_the_decoder_starts_where_it_is_told_to():
     X = np.vstack([np.zeros((60, 2)), [[1e3, 0.0]] * 20]) + np.eye(2)[[0, 1] * 40]
     settings = {"standardize": False, "learning_rate_init": 1e-12, "max_iter": 1}
     mean = fit(X, 2, **settings)
     median = fit(X, 2, decoder_bias_init="geometric_median", **settings)
     np.testing.assert_allclose(mean.intercepts_[-1], X.mean(axis=0))
     assert (np.abs(median.intercepts_[-1]) < 1.0).all()
+    zero = fit(X, 2, decoder_bias_init="zero", **settings)
+    np.testing.assert_allclose(zero.intercepts_[-1], 0.0, atol=1e-9)
 
 
 # --- parameters -----------------------------------------------------------------------

@@ -58,9 +58,9 @@ in seconds of one processor.
 |---|---:|---:|---:|---:|---:|---:|
 """
 OUTRO = """
-The recipe: Gaussian columns, pixels between 0 and 1, Adam, 100 rows a step, a learning
-rate that falls from 0.001 along half a cosine, no weight decay, new weights for units
-that have not fired for an epoch. Codes are divided by their root mean square, one
+The recipe: Gaussian columns, pixels between 0 and 1, a decoder whose biases begin at
+zero, Adam, 100 rows a step, a learning rate that falls from 0.001 along half a cosine,
+no weight decay, new weights for units that have not fired for an epoch. Codes are divided by their root mean square, one
 number for all; the regression has C=0.03.
 
 The published errors are not reached. What was seen while the recipe was chosen, on
@@ -98,6 +98,7 @@ def autoencoder(k, epochs, seed):
         code_activation="identity",
         tied_weights=True,
         dead_after=1.0,
+        decoder_bias_init="zero",
         standardize=False,
         alpha=0.0,
         batch_size=100,

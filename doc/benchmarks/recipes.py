@@ -190,14 +190,14 @@ def train_deep(run, data):
     model = DenoisingAutoencoder(
         30,
         hidden_layer_sizes=(1000, 500, 250),
-        activation="relu",
+        activation="elu",
         distribution="bernoulli",
-        corruption_level=0.1,
-        alpha=0.0,
+        corruption_level=0.0,
+        alpha=1e-2,
         batch_size=128,
         learning_rate="cosine",
         learning_rate_init=1e-3,
-        max_iter=fewer(run, 120),
+        max_iter=fewer(run, 50),
         random_state=run.seed,
     )
     run.fit(model, X)
@@ -634,11 +634,11 @@ RECIPES = {
         (OMNIGLOT,),
         load_omniglot,
         (
-            Part("VAE, k = 1", "108.11", partial(train_stochastic, "elbo", 1, 20)),
+            Part("VAE, k = 1", "108.11", partial(train_stochastic, "elbo", 1, 10)),
             Part(
                 "IWAE, k = 50",
                 "104.67",
-                partial(train_stochastic, "iwae", 50, 20),
+                partial(train_stochastic, "iwae", 50, 10),
                 rival="VAE, k = 1",
             ),
         ),

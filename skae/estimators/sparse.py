@@ -147,9 +147,11 @@ class SparseAutoencoder(BaseAutoencoder):
         for penalties that look at how large outputs are, that is for all but 'kl',
         unless weights are tied or ``solver='lbfgs'``.
 
-    decoder_bias_init : {'mean', 'geometric_median'}, default='mean'
+    decoder_bias_init : {'mean', 'geometric_median', 'zero'}, default='mean'
         What the decoder says at first: the mean of the rows, or the point with the
-        least mean distance from them, which outliers hardly move.
+        least mean distance from them, which outliers hardly move. With 'zero' its
+        output is zero, so that units learn the parts that a row is made of, not its
+        departures from the mean; that makes a difference with ``standardize=False``.
 
     transform_n_components : int, default=None
         Number of units, the first ones, that `transform` returns; None for all. It can
@@ -408,7 +410,7 @@ class SparseAutoencoder(BaseAutoencoder):
         "revival": [StrOptions({"auxiliary", "resampling"}), None],
         "dead_after": [POSITIVE],
         "unit_norm": ["boolean", StrOptions({"auto"})],
-        "decoder_bias_init": [StrOptions({"geometric_median", "mean"})],
+        "decoder_bias_init": [StrOptions({"geometric_median", "mean", "zero"})],
         "transform_n_components": [POSITIVE_INT, None],
         "sparse_output": ["boolean"],
         "tied_weights": ["boolean"],
@@ -436,7 +438,7 @@ class SparseAutoencoder(BaseAutoencoder):
         revival: Literal["resampling", "auxiliary"] | None = "resampling",
         dead_after: float = 2.0,
         unit_norm: bool | Literal["auto"] = "auto",
-        decoder_bias_init: Literal["mean", "geometric_median"] = "mean",
+        decoder_bias_init: Literal["mean", "geometric_median", "zero"] = "mean",
         transform_n_components: int | None = None,
         sparse_output: bool = False,
         distribution: str | Distribution | list[Any] = "gaussian",
@@ -659,10 +661,12 @@ class SparseAutoencoder(BaseAutoencoder):
             if len(model.plan.up) == 2:  # of several outputs for a column, the mean
                 directions = directions[:, model.mean_outputs()]
             objective.encoder.layers[-1].weight.of(theta)[...] = directions.T
-        if self.decoder_bias_init == "geometric_median":
+        bias = objective.decoder.layers[-1].bias.of(theta)
+        if self.decoder_bias_init == "zero":
+            bias[...] = 0.0
+        elif self.decoder_bias_init == "geometric_median":
             center, n_rows = geometric_median(rows), model.columns.n_rows
-            bias, _ = model.family.start(center, model.variance, n_rows)
-            objective.decoder.layers[-1].bias.of(theta)[...] = bias
+            bias[...], _ = model.family.start(center, model.variance, n_rows)
 
     # --- what a fit reports ---------------------------------------------------------
 
