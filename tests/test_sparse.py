@@ -495,8 +495,19 @@ def test_the_decoder_starts_where_it_is_told_to():
     median = fit(X, 2, decoder_bias_init="geometric_median", **settings)
     np.testing.assert_allclose(mean.intercepts_[-1], X.mean(axis=0))
     assert (np.abs(median.intercepts_[-1]) < 1.0).all()
-    zero = fit(X, 2, decoder_bias_init="zero", **settings)
-    np.testing.assert_allclose(zero.intercepts_[-1], 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    ["gaussian", "heteroscedastic_gaussian", "bernoulli", "gamma"],
+)
+def test_the_decoder_starts_with_a_row_of_zeros(distribution, X):
+    settings = {"standardize": False, "learning_rate_init": 1e-12, "max_iter": 1}
+    X = np.clip(np.abs(X), 0.01, 1.0)
+    for where, near in (("mean", X.mean(axis=0)), ("zero", 0.0)):
+        model = fit(X, distribution=distribution, decoder_bias_init=where, **settings)
+        rebuilt = model.inverse_transform(np.zeros((1, model.n_components)))[0]
+        np.testing.assert_allclose(rebuilt, near, atol=0.02)
 
 
 # --- parameters -----------------------------------------------------------------------

@@ -66,7 +66,7 @@ INTRO = """\
 Made by
 
 ```
-python doc/benchmarks/choices.py --data PATH
+python doc/benchmarks/choices.py --data PATH --rows {n}
 ```
 
 (NumPy {numpy}, one thread, single precision, one seed, {n} digits for training and

@@ -56,7 +56,8 @@ class Part:
     train : callable
         Takes a `Run` and the data; returns what was measured and the epochs, as text.
     rival : str
-        Name of the part whose scores of the same rows these are compared with.
+        Name of the part with whose scores, of the same rows, its own are compared;
+        empty for none.
     """
 
     name: str
@@ -290,15 +291,16 @@ def train_stochastic(objective, n_samples, n_epochs, run, data):
     model = one_layer(objective, n_samples, run.seed)
     model = run.train(model, rows, half_cosine(n))
     text = both_estimates(run, model, test)
-    return f"{text}, {model.n_active_components_} active, {course(model)}", f"{n}"
+    text += f", {model.n_active_components_} active, {losses_on_the_way(model)}"
+    return text, f"{len(model.loss_curve_)}"
 
 
-def course(model):
-    """Return the bound on training rows, which are new in each epoch, after some."""
+def losses_on_the_way(model):
+    """Return the training loss, of rows that are new each time, in some epochs."""
     curve = model.loss_curve_
-    shown = [n for n in (1, 3, 10, 30, 100, 300) if n <= len(curve)]
-    bounds = ", ".join(f"{curve[n - 1]:.1f}" for n in shown)
-    return f"training bound {bounds} in epochs {', '.join(map(str, shown))}"
+    shown = sorted({n for n in (1, 3, 10, 30, 100) if n < len(curve)} | {len(curve)})
+    losses = ", ".join(f"{curve[n - 1]:.1f}" for n in shown)
+    return f"training loss {losses} in epochs {', '.join(map(str, shown))}"
 
 
 def load_grey_mnist(folder):

@@ -27,6 +27,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -40,11 +42,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import joblib
+import k_sparse
 import numpy as np
+import recipes
 import sklearn
+import stacked_mnist
 from recipes import RECIPES, mean_and_error
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
+
+from skae.checkpoints import described
 
 RESULTS = Path(__file__).with_suffix(".json")
 REPORT = Path(__file__).with_suffix(".md")
@@ -58,9 +65,10 @@ python doc/benchmarks/reproduce.py all --data PATH
 
 ({versions}; one thread for each line.) Minutes are those of a clock, on two cores that
 other work shared; memory is the largest that the process had, data included. Numbers in
-brackets are standard errors of means over rows. "Ahead of" another model is the mean of
-differences row by row, in nats, with its own error. "Active" are components whose
-posterior mean varies.
+brackets are standard errors of means over test rows, of *frey* over folds; they say
+nothing about another fit. "Ahead of" another model is the mean of differences row by
+row, in nats, with its own error over rows. "Active" are components whose posterior mean
+varies.
 """
 HEAD = """
 | model | seed | epochs | measured | published | minutes | GiB |
@@ -94,14 +102,17 @@ class Run:
     def train(self, model, rows, rates):
         """Go through ``rows(epoch)`` once for each learning rate; return the model."""
         file, saved, begun = self.folder / "model.joblib", time.monotonic(), 0
+        plan = described([model, list(rates)])
         if file.exists():
-            model, begun = joblib.load(file)
+            model, begun, old_plan = joblib.load(file)
+            if old_plan != plan:
+                sys.exit(f"{file} is of another model or schedule: begin anew.")
         for epoch in range(begun, len(rates)):
             model.set_params(learning_rate_init=rates[epoch]).partial_fit(rows(epoch))
             self.note(f"epoch {epoch + 1} of {len(rates)}: {model.loss_curve_[-1]:.2f}")
             if time.monotonic() - saved > SAVED_EVERY or epoch + 1 == len(rates):
                 part = file.with_suffix(".part")
-                joblib.dump((model, epoch + 1), part)
+                joblib.dump((model, epoch + 1, plan), part)
                 part.replace(file)
                 saved = time.monotonic()
         return model
@@ -112,7 +123,7 @@ class Run:
 
     def note(self, text):
         """Report progress."""
-        print(f"{self.folder.name}: {text}", file=sys.stderr, flush=True)
+        note(f"{self.folder.name}: {text}")
 
     # --- costs ----------------------------------------------------------------------
 
@@ -146,6 +157,11 @@ class Run:
         return end
 
 
+def note(text):
+    """Say something beside the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def write(file, content):
     """Write JSON, so that there is a whole file at any moment."""
     part = file.with_suffix(".part")
@@ -163,7 +179,10 @@ def do_part(name, i, options):
     recipe, folder = RECIPES[name], folder_of(name, i, options)
     part, done = recipe.parts[i], folder / "done.json"
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+        line = json.loads(done.read_text(encoding="utf-8"))
+        if line.get("scripts") != scripts():
+            note(f"{folder}: done by an earlier state of the scripts.")
+        return line
     run = Run(folder, options.seed, options.quick)
     end = run.watch_the_clock()
     with threadpool_limits(1), warnings.catch_warnings():
@@ -178,9 +197,21 @@ def do_part(name, i, options):
         "measured": measured,
         **run.costs(),
         "versions": f"NumPy {np.__version__}, scikit-learn {sklearn.__version__}",
+        "scripts": scripts(),
     }
     write(done, line)
     return line
+
+
+def scripts():
+    """Return a text that changes with the recipes and what they are made of."""
+    sources = (inspect.getsource(each) for each in (recipes, k_sparse, stacked_mnist))
+    return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
+
+
+def is_done(name, i, options):
+    """Tell whether a part has come to its end."""
+    return (folder_of(name, i, options) / "done.json").exists()
 
 
 def advantage(name, i, options):
@@ -190,11 +221,12 @@ def advantage(name, i, options):
         return ""
     rival = [part.name for part in parts].index(parts[i].rival)
     files = [folder_of(name, j, options) / "scores.npy" for j in (i, rival)]
-    if not all(file.exists() for file in files):
+    if not (is_done(name, rival, options) and all(f.exists() for f in files)):
         return ""
     mine, other = (np.load(file).astype(float) for file in files)
     mean, error = mean_and_error(mine - other)
-    return f"ahead of {parts[rival].name} by {mean:.2f} ({error:.2f})"
+    verb = "ahead of" if mean > 0 else "behind"
+    return f"{verb} *{parts[rival].name}* by {abs(mean):.2f} ({error:.2f})"
 
 
 # --- the report ---------------------------------------------------------------------
@@ -311,10 +343,11 @@ def main():
         waiting = [pool.submit(do_part, *task, options) for task in todo]
         for future in as_completed(waiting):
             tell(future.result(), options)
-    for name, i in todo:
-        ahead = advantage(name, i, options)
-        if ahead:
-            tell(do_part(name, i, options) | {"ahead": ahead}, options)
+    # Also of parts that were done before: a rival may have been done only now.
+    for name in {name for name, _ in todo}:
+        for i in range(len(RECIPES[name].parts)):
+            if is_done(name, i, options) and (ahead := advantage(name, i, options)):
+                tell(do_part(name, i, options) | {"ahead": ahead}, options)
 
 
 if __name__ == "__main__":

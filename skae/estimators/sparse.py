@@ -148,10 +148,10 @@ class SparseAutoencoder(BaseAutoencoder):
         unless weights are tied or ``solver='lbfgs'``.
 
     decoder_bias_init : {'mean', 'geometric_median', 'zero'}, default='mean'
-        What the decoder says at first: the mean of the rows, or the point with the
-        least mean distance from them, which outliers hardly move. With 'zero' its
-        output is zero, so that units learn the parts that a row is made of, not its
-        departures from the mean; that makes a difference with ``standardize=False``.
+        What the decoder says at first: the mean of the rows; the point with the least
+        mean distance from them, which outliers hardly move; or a row of zeros, so that
+        units learn the parts that a row is made of, not its departures from the mean.
+        For columns that are standardized, 'zero' is their mean.
 
     transform_n_components : int, default=None
         Number of units, the first ones, that `transform` returns; None for all. It can
@@ -661,12 +661,12 @@ class SparseAutoencoder(BaseAutoencoder):
             if len(model.plan.up) == 2:  # of several outputs for a column, the mean
                 directions = directions[:, model.mean_outputs()]
             objective.encoder.layers[-1].weight.of(theta)[...] = directions.T
-        bias = objective.decoder.layers[-1].bias.of(theta)
-        if self.decoder_bias_init == "zero":
-            bias[...] = 0.0
-        elif self.decoder_bias_init == "geometric_median":
-            center, n_rows = geometric_median(rows), model.columns.n_rows
-            bias[...], _ = model.family.start(center, model.variance, n_rows)
+        if self.decoder_bias_init != "mean":
+            is_zero = self.decoder_bias_init == "zero"
+            center = np.zeros(rows.X.shape[1]) if is_zero else geometric_median(rows)
+            n_rows = model.columns.n_rows
+            bias, _ = model.family.start(center, model.variance, n_rows)
+            objective.decoder.layers[-1].bias.of(theta)[...] = bias
 
     # --- what a fit reports ---------------------------------------------------------
 
