@@ -531,9 +531,9 @@ RECIPES = {
             Part("30 principal components", "13.87", train_pca),
         ),
         departs=(
-            "relu units, 50 epochs of Adam with batches of 128 and no pretraining, "
-            "where the publication has logistic units, pretrained as Boltzmann "
-            "machines, and conjugate gradients."
+            "ELU units, a penalty on weights (0.01), 50 epochs of Adam with batches "
+            "of 128 and no pretraining, where the publication has logistic units, "
+            "pretrained as Boltzmann machines, and conjugate gradients."
         ),
         found=(
             "The network is overfitted: its error on the training images is far lower."
@@ -545,7 +545,11 @@ RECIPES = {
         (MNIST,),
         load_mnist,
         (Part("k-sparse codes", "1.35 %", train_k_sparse),),
-        departs="see k_sparse.md: ten epochs of Adam, one k throughout, revived units.",
+        departs=(
+            "see k_sparse.md: ten epochs of Adam, one k throughout, revived units, a "
+            "decoder whose biases begin at zero."
+        ),
+        found="Not reached; k_sparse.md has other values of k and what was tried.",
     ),
     "vae-fixed": Recipe(
         "784-400-40 on MNIST, binarised once (Rezende and Mohamed, 2015; repeated by"
@@ -554,8 +558,9 @@ RECIPES = {
         load_binarized,
         (Part("VAE", "89.8", train_fixed),),
         departs=(
-            "300 epochs of Adam from 0.0003 along half a cosine; the repetition had "
-            "500 from 0.0001 in three steps."
+            "300 epochs of Adam from 0.001 along half a cosine and a small penalty on "
+            "weights (0.001); the repetition had 500 epochs from 0.0001 in three "
+            "steps. The 10000 validation digits are among those for training."
         ),
         found=(
             "Not reached. The bound on the training rows is 95.6 in the end, on the "
@@ -625,8 +630,15 @@ RECIPES = {
             ),
         ),
         departs=(
-            "300 epochs on a learning rate that falls along half a cosine; the "
-            "publication does not give their number."
+            "100 epochs, of which the publication does not give the number, on a "
+            "learning rate that falls from 0.002 along half a cosine; there it was "
+            "0.0005. Rate and number were chosen on the first fold."
+        ),
+        found=(
+            "Both are ahead of what was published. The rate decides: with 0.0005, 150 "
+            "epochs led to 1347 in the mean of ten folds without importance weights, "
+            "and to 1329 on the first fold with them, where 0.002 led to 1413. "
+            "Importance weights gain 3 nats, where the publication has 57."
         ),
     ),
     "omniglot": Recipe(
@@ -645,7 +657,7 @@ RECIPES = {
             ),
         ),
         departs=(
-            "20 epochs of 3280, on a learning rate that falls from 0.001 along half a "
+            "10 epochs of 3280, on a learning rate that falls from 0.001 along half a "
             "cosine; a down-sampling and a split of our own."
         ),
     ),
