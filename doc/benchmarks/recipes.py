@@ -536,7 +536,11 @@ RECIPES = {
             "pretrained as Boltzmann machines, and conjugate gradients."
         ),
         found=(
-            "The network is overfitted: its error on the training images is far lower."
+            "Ahead of what was published. With relu units and no penalty the network "
+            "learned images by heart: 50 epochs led to 3.38 and 1.95 in training, "
+            "120 with a tenth of the pixels masked to 4.03 and 2.32. Activation and "
+            "penalty were found by choices.py, below. As test and training are close "
+            "now, more epochs should bring it further down."
         ),
     ),
     "k-sparse": Recipe(
@@ -563,8 +567,10 @@ RECIPES = {
             "steps. The 10000 validation digits are among those for training."
         ),
         found=(
-            "Not reached. The bound on the training rows is 95.6 in the end, on the "
-            "test rows 98.1: the model is overfitted."
+            "Level with what was published by skae's estimate, 0.9 behind by the plain "
+            "one. Without the validation digits and the penalty, and with a rate of "
+            "0.0003, as many epochs led to 91.16 and a bound of 98.14, which in "
+            "training was 95.6; which of the three counts was not looked into."
         ),
     ),
     "iwae": Recipe(
