@@ -519,7 +519,11 @@ RECIPES = {
             "a cosine; 10 epochs a level instead of 15. The first line masks 20 % of "
             "the entries in fine-tuning as well, which the tutorial does not."
         ),
-        found="stacked_mnist.md has three seeds of both.",
+        found=(
+            "The same models in stacked_mnist.md, three seeds each: 1.28 % in the mean "
+            "with masked rows and 1.45 % with clean ones, in less than 21 minutes a "
+            "fit."
+        ),
     ),
     "deep-ae": Recipe(
         "784-1000-500-250-30 on MNIST (Hinton and Salakhutdinov, 2006); the squared"

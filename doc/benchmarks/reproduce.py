@@ -252,7 +252,7 @@ def report(lines):
     for name, recipe in RECIPES.items():
         same = [line for line in lines if line["recipe"] == name]
         text += f"\n**{name}**: {recipe.about}\n"
-        text += table(name, same) if same else "\nNot measured yet.\n"
+        text += table(name, same) if same else "\nNot measured by this script yet.\n"
         text += f"\nOtherwise than published: {recipe.departs}\n"
         text += f"\n{recipe.found}\n" if recipe.found else ""
     return text
