@@ -598,8 +598,8 @@ RECIPES = {
         ),
         found=(
             "The beginning of the curve towards the published values. The training "
-            "loss is that of digits not seen before, and with k = 50 close to -log "
-            "p(x) itself."
+            "loss is that of digits binarised anew, so that it can be compared with "
+            "those of the test."
         ),
     ),
     "caltech": Recipe(
