@@ -13,7 +13,8 @@ from skae.bottlenecks import (
     ImportanceWeighted,
     SparseCode,
 )
-from skae.distributions import DISTRIBUTIONS, SMALLEST_SCALE, HeteroscedasticGaussian
+from skae.distributions import DISTRIBUTIONS, HeteroscedasticGaussian
+from skae.distributions._distribution import SMALLEST_SCALE
 from skae.draws import normal_draws
 from skae.model import BLOCK, Block, Model, Plan
 from skae.network import Tape

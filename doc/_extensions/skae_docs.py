@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,7 +42,9 @@ def table(head: list[str], rows: list[list[str]], name: str) -> list[str]:
 
 
 def reference(member: type) -> str:
-    return f":class:`~{member.__module__}.{member.__name__}`"
+    """Return a link to a class, which is public in the module of its registry."""
+    module = ".".join(member.__module__.split(".")[:2])
+    return f":class:`~{module}.{member.__name__}`"
 
 
 def activation_row(name: str, member: object) -> list[str]:
@@ -178,8 +181,9 @@ class Family(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         module_name, head, row = FAMILIES[self.arguments[0]]
         module = importlib.import_module(module_name)
-        self.env.note_dependency(inspect.getfile(module))
         members = self.chosen(getattr(module, self.arguments[0]))
+        for name in {module_name, *(m.__module__ for m in members.values())}:
+            self.env.note_dependency(inspect.getfile(sys.modules[name]))
         if "formulas" in self.options:
             entries = ["\n".join(distribution_formulas(*m)) for m in members.items()]
             return self.parse_text_to_nodes("\n".join(entries))
