@@ -37,7 +37,7 @@ MEDIAN = "geometric_median"
 # Bernoulli models are absent: the checks feed values above one, which they refuse.
 WHOLE = {"corruption_level": 0, "batch_size": 10_000}
 BRIEFLY = {"hidden_layer_sizes": (6,), "pretraining_max_iter": 3}
-SHORT = {**BRIEFLY, "n_components": 8, "max_iter": 100, "learning_rate_init": 0.01}
+SHORT = {**BRIEFLY, "n_components": 8, "max_iter": 50, "learning_rate_init": 0.02}
 ESTIMATORS = {
     "default": DenoisingAutoencoder(max_iter=5),
     "plain, whole batch": DenoisingAutoencoder(max_iter=50, **WHOLE),
@@ -89,7 +89,7 @@ ESTIMATORS = {
         solver="lbfgs", max_iter=20, corruption_level=0, **BRIEFLY
     ),
     "classifier": StackedAutoencoderClassifier(**SHORT),
-    "classifier, minibatches": StackedAutoencoderClassifier(batch_size=8, **SHORT),
+    "classifier, minibatches": StackedAutoencoderClassifier(batch_size=20, **SHORT),
     "classifier, whole batch": StackedAutoencoderClassifier(
         activation="relu", tied_weights=True, class_weight="balanced", **SHORT, **WHOLE
     ),
