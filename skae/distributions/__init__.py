@@ -10,55 +10,23 @@ what to say about it. The result is infinite then, never NaN.
 
 from __future__ import annotations
 
+from skae.distributions import bounded, counts, losses, positive, real
 from skae.distributions._distribution import Distribution
-from skae.distributions.bounded import Bernoulli, Beta, Categorical
-from skae.distributions.counts import (
-    NegativeBinomial,
-    Poisson,
-    ZeroInflatedNegativeBinomial,
+from skae.distributions.bounded import *
+from skae.distributions.counts import *
+from skae.distributions.losses import *
+from skae.distributions.positive import *
+from skae.distributions.real import *
+
+__all__ = ["DISTRIBUTIONS", "Distribution"]
+__all__ += bounded.__all__
+__all__ += counts.__all__
+__all__ += losses.__all__
+__all__ += positive.__all__
+__all__ += real.__all__
+
+MEMBERS = (
+    bounded.MEMBERS | counts.MEMBERS | losses.MEMBERS | positive.MEMBERS | real.MEMBERS
 )
-from skae.distributions.losses import AbsoluteError, Huber, LogCosh, SquaredError
-from skae.distributions.positive import Exponential, Gamma, LogNormal
-from skae.distributions.real import Gaussian, HeteroscedasticGaussian, Laplace, StudentT
-
-__all__ = [
-    "DISTRIBUTIONS",
-    "AbsoluteError",
-    "Bernoulli",
-    "Beta",
-    "Categorical",
-    "Distribution",
-    "Exponential",
-    "Gamma",
-    "Gaussian",
-    "HeteroscedasticGaussian",
-    "Huber",
-    "Laplace",
-    "LogCosh",
-    "LogNormal",
-    "NegativeBinomial",
-    "Poisson",
-    "SquaredError",
-    "StudentT",
-    "ZeroInflatedNegativeBinomial",
-]
-
-DISTRIBUTIONS: dict[str, type[Distribution]] = {
-    "absolute_error": AbsoluteError,
-    "bernoulli": Bernoulli,
-    "beta": Beta,
-    "categorical": Categorical,
-    "exponential": Exponential,
-    "gamma": Gamma,
-    "gaussian": Gaussian,
-    "heteroscedastic_gaussian": HeteroscedasticGaussian,
-    "huber": Huber,
-    "laplace": Laplace,
-    "log_cosh": LogCosh,
-    "log_normal": LogNormal,
-    "negative_binomial": NegativeBinomial,
-    "poisson": Poisson,
-    "squared_error": SquaredError,
-    "student_t": StudentT,
-    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
-}
+#: What the modules of this package have, in the order of names.
+DISTRIBUTIONS: dict[str, type[Distribution]] = dict(sorted(MEMBERS.items()))

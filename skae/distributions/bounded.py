@@ -20,6 +20,12 @@ from skae.distributions._numbers import (
 )
 from skae.layout import Array
 
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+]
+
 
 class Bernoulli(Distribution):
     r"""Values in [0, 1] from logits: binary data, or grey levels.
@@ -241,3 +247,10 @@ class Categorical(Distribution):
     def start(self, mean: Array, variance: Array, n_rows: float) -> tuple[Array, Array]:
         """Return logs of the means; half a row of each kind makes them finite."""
         return np.log(mean + 0.5 / n_rows), np.empty(0)
+
+
+MEMBERS: dict[str, type[Distribution]] = {
+    "bernoulli": Bernoulli,
+    "beta": Beta,
+    "categorical": Categorical,
+}

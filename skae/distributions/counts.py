@@ -24,6 +24,12 @@ from skae.distributions._numbers import (
 )
 from skae.layout import Array
 
+__all__ = [
+    "NegativeBinomial",
+    "Poisson",
+    "ZeroInflatedNegativeBinomial",
+]
+
 #: Rates are cut here when counts are drawn: NumPy counts up to 2^63.
 LARGEST_RATE = 1e18
 
@@ -251,3 +257,10 @@ class ZeroInflatedNegativeBinomial(Distribution):
     def limits(self, variance: Array) -> tuple[Array, Array]:
         """Return the logs of the lowest and highest size."""
         return extremes(variance)
+
+
+MEMBERS: dict[str, type[Distribution]] = {
+    "negative_binomial": NegativeBinomial,
+    "poisson": Poisson,
+    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+}

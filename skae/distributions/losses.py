@@ -10,6 +10,13 @@ from skae._validation import POSITIVE
 from skae.distributions._distribution import Distribution
 from skae.layout import Array
 
+__all__ = [
+    "AbsoluteError",
+    "Huber",
+    "LogCosh",
+    "SquaredError",
+]
+
 
 class Loss(Distribution):
     """A function of the residual that is no log-density."""
@@ -162,3 +169,11 @@ class LogCosh(Loss):
         """Write ``tanh(eta - x)``."""
         np.subtract(eta, x, out=d_eta)
         np.tanh(d_eta, out=d_eta)
+
+
+MEMBERS: dict[str, type[Distribution]] = {
+    "absolute_error": AbsoluteError,
+    "huber": Huber,
+    "log_cosh": LogCosh,
+    "squared_error": SquaredError,
+}

@@ -22,6 +22,12 @@ from skae.distributions._numbers import (
 )
 from skae.layout import Array
 
+__all__ = [
+    "Exponential",
+    "Gamma",
+    "LogNormal",
+]
+
 
 class Exponential(Distribution):
     r"""Waiting times and other values from zero on, from a log-rate.
@@ -233,3 +239,10 @@ class LogNormal(Distribution):
     def scale(self, deviation: Array) -> Array:
         """Return the root of the mean squared residual."""
         return np.asarray(np.sqrt(deviation))
+
+
+MEMBERS: dict[str, type[Distribution]] = {
+    "exponential": Exponential,
+    "gamma": Gamma,
+    "log_normal": LogNormal,
+}

@@ -15,6 +15,13 @@ from skae.distributions._distribution import SMALLEST_SCALE, Distribution
 from skae.distributions._numbers import HALF_LOG_TWO_PI, LOG_TWO, halves, spread
 from skae.layout import Array
 
+__all__ = [
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "Laplace",
+    "StudentT",
+]
+
 
 class Gaussian(Distribution):
     r"""Real values around the output, with one standard deviation per column.
@@ -348,3 +355,11 @@ class StudentT(Distribution):
             - 0.5 * math.log(math.pi)
         )
         return np.asarray(np.square(deviation / of_unit_scale))
+
+
+MEMBERS: dict[str, type[Distribution]] = {
+    "gaussian": Gaussian,
+    "heteroscedastic_gaussian": HeteroscedasticGaussian,
+    "laplace": Laplace,
+    "student_t": StudentT,
+}
