@@ -5,9 +5,9 @@ and prints what it reaches beside what was published, with the seed, the epochs,
 time and the largest memory. Names are those of `RECIPES` in recipes.py, or all.
 
 A recipe has parts, which are models to be trained. Each keeps a checkpoint in the
-folder of ``--work``; after an interruption, ``--resume`` goes on from there. Without
-``--resume`` a recipe begins anew. A part that has come to its end is not trained again
-unless its file in that folder is removed, or the recipe is begun anew.
+folder of ``--work``; after an interruption, ``--resume`` goes on from there, and leaves
+parts alone that have come to their end. With ``--anew`` they begin anew, and what was
+there is lost.
 
 Usage::
 
@@ -15,11 +15,13 @@ Usage::
     python doc/benchmarks/reproduce.py vae-fixed --data PATH
     python doc/benchmarks/reproduce.py iwae --data PATH --resume --parts 0 2 --jobs 2
     python doc/benchmarks/reproduce.py all --data PATH --quick
+    python doc/benchmarks/reproduce.py --report
 
 PATH is the folder of the data; a recipe whose files are not there says which it needs.
 Each part runs in one thread and in a process of its own. The results are added to
-reproduce.json, and all that are known written to reproduce.md beside this script; with
-``--quick``, which takes some seconds a part, they are only printed.
+reproduce.json, and all that are known written to reproduce.md beside this script, which
+``--report`` does alone; with ``--quick``, which takes some seconds a part, they are
+only printed.
 """
 
 from __future__ import annotations
@@ -32,25 +34,31 @@ import inspect
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import sys
 import threading
 import time
+import traceback
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import choices
 import joblib
 import k_sparse
+import likelihood
 import numpy as np
-import recipes
+import recipe_models
 import sklearn
 import stacked_mnist
-from recipes import RECIPES, mean_and_error
+from recipe_models import mean_and_error
+from recipes import RECIPES
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+import skae
 from skae.checkpoints import described
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -63,12 +71,12 @@ Made by
 python doc/benchmarks/reproduce.py all --data PATH
 ```
 
-({versions}; one thread for each line.) Minutes are those of a clock, on two cores that
-other work shared; memory is the largest that the process had, data included. Numbers in
-brackets are standard errors of means over test rows, of *frey* over folds; they say
-nothing about another fit. "Ahead of" another model is the mean of differences row by
-row, in nats, with its own error over rows. "Active" are components whose posterior mean
-varies.
+({versions}; one thread for each line.) Minutes are those of a clock, and count what
+other work took meanwhile; memory is the largest that the process had, data included.
+Numbers in brackets are standard errors of means over test rows, of *frey* over folds;
+they say nothing about another fit. "Ahead of" another model is the mean of differences
+row by row, in nats, with its own error over rows. "Active" are components whose
+posterior mean varies.
 """
 HEAD = """
 | model | seed | epochs | measured | published | minutes | GiB |
@@ -78,6 +86,8 @@ HEAD = """
 
 class Run:
     """The training of one part: what it has, what it keeps, and what it has cost.
+
+    A ``with`` block keeps other processes out of the folder, and the costs in it.
 
     Attributes
     ----------
@@ -90,6 +100,25 @@ class Run:
         self.folder, self.seed, self.quick = folder, seed, quick
         folder.mkdir(parents=True, exist_ok=True)
         self._before, self._began = self._read_clock(), time.monotonic()
+
+    def __enter__(self):
+        self._lock, self._end = self._only_one(), threading.Event()
+        threading.Thread(target=self._watch_the_clock, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._end.set()
+        self._lock.close()
+
+    def _only_one(self):
+        """Return a file that is locked until it is closed, or the process ends."""
+        lock = open(self.folder / "lock", "w", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise RuntimeError(f"Another process works in {self.folder}.") from None
+        return lock
 
     # --- models ---------------------------------------------------------------------
 
@@ -140,21 +169,16 @@ class Run:
         seconds = self._before["seconds"] + time.monotonic() - self._began
         return {"seconds": seconds, "gib": max(gib, self._before["gib"])}
 
-    def watch_the_clock(self):
+    def _watch_the_clock(self):
         """Write the costs down from time to time, as a part may end at any moment.
 
-        Without the process that asked for it, a part ends, lest two work on the same.
+        Without the process that asked for it, a part ends, lest it be forgotten.
         """
-        end, parent = threading.Event(), os.getppid()
-
-        def watch():
-            while not end.wait(20):
-                write(self.folder / "clock.json", self.costs())
-                if os.getppid() != parent:
-                    os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
-        return end
+        parent = os.getppid()
+        while not self._end.wait(20):
+            write(self.folder / "clock.json", self.costs())
+            if os.getppid() != parent:
+                os._exit(1)
 
 
 def note(text):
@@ -171,7 +195,9 @@ def write(file, content):
 
 def folder_of(name, i, options):
     """Return where a part keeps what it has."""
-    return options.work / f"{name}-{i}-seed{options.seed}{'-quick' * options.quick}"
+    part = re.sub("[^a-z0-9]+", "-", RECIPES[name].parts[i].name.lower())
+    quick = "-quick" * options.quick
+    return options.work / f"{name}-{part}-seed{options.seed}{quick}"
 
 
 def do_part(name, i, options):
@@ -180,15 +206,13 @@ def do_part(name, i, options):
     part, done = recipe.parts[i], folder / "done.json"
     if done.exists():
         line = json.loads(done.read_text(encoding="utf-8"))
-        if line.get("scripts") != scripts():
-            note(f"{folder}: done by an earlier state of the scripts.")
+        if line.get("made_of") != made_of(part):
+            note(f"{folder}: done by another state of the scripts; --anew repeats it.")
         return line
     run = Run(folder, options.seed, options.quick)
-    end = run.watch_the_clock()
-    with threadpool_limits(1), warnings.catch_warnings():
+    with run, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         measured, epochs = part.train(run, recipe.load(options.data))
-    end.set()
     line = {
         "recipe": name,
         "part": part.name,
@@ -197,36 +221,62 @@ def do_part(name, i, options):
         "measured": measured,
         **run.costs(),
         "versions": f"NumPy {np.__version__}, scikit-learn {sklearn.__version__}",
-        "scripts": scripts(),
+        "made_of": made_of(part),
     }
     write(done, line)
     return line
 
 
-def scripts():
-    """Return a text that changes with the recipes and what they are made of."""
-    sources = (inspect.getsource(each) for each in (recipes, k_sparse, stacked_mnist))
-    return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
+def made_of(part):
+    """Return a text that changes with what a part is trained and judged by."""
+    modules = recipe_models, choices, k_sparse, likelihood, stacked_mnist
+    sources = [inspect.getsource(module) for module in modules]
+    given = getattr(part.train, "args", ()), skae.__version__
+    return hashlib.sha256("".join([*sources, str(given)]).encode()).hexdigest()[:12]
 
 
-def is_done(name, i, options):
-    """Tell whether a part has come to its end."""
-    return (folder_of(name, i, options) / "done.json").exists()
+def scores_of(name, i, options):
+    """Return the scores of a part that these scripts have brought to its end, or None.
+
+    Those of another state of the scripts may be of other rows or another training.
+    """
+    folder = folder_of(name, i, options)
+    done, scores = folder / "done.json", folder / "scores.npy"
+    if not (done.exists() and scores.exists()):
+        return None
+    line = json.loads(done.read_text(encoding="utf-8"))
+    if line.get("made_of") != made_of(RECIPES[name].parts[i]):
+        return None
+    return np.load(scores).astype(float)
 
 
 def advantage(name, i, options):
     """Return by how much a part's scores are ahead of its rival's, or nothing."""
-    parts = RECIPES[name].parts
-    if not parts[i].rival:
+    rival = rival_of(name, i)
+    mine, other = (scores_of(name, j, options) for j in (i, rival))
+    if mine is None or other is None:
         return ""
-    rival = [part.name for part in parts].index(parts[i].rival)
-    files = [folder_of(name, j, options) / "scores.npy" for j in (i, rival)]
-    if not (is_done(name, rival, options) and all(f.exists() for f in files)):
-        return ""
-    mine, other = (np.load(file).astype(float) for file in files)
     mean, error = mean_and_error(mine - other)
     verb = "ahead of" if mean > 0 else "behind"
-    return f"{verb} *{parts[rival].name}* by {abs(mean):.2f} ({error:.2f})"
+    return (
+        f"{verb} *{RECIPES[name].parts[rival].name}* by {abs(mean):.2f} ({error:.2f})"
+    )
+
+
+def rival_of(name, i):
+    """Return the number of the part with which another one is compared, or None."""
+    parts = RECIPES[name].parts
+    names = [part.name for part in parts]
+    return names.index(parts[i].rival) if parts[i].rival else None
+
+
+def pairs(todo):
+    """Yield the parts whose own results, or whose rival's, may be new."""
+    for name in dict.fromkeys(name for name, _ in todo):
+        for i in range(len(RECIPES[name].parts)):
+            rival = rival_of(name, i)
+            if rival is not None and {(name, i), (name, rival)} & set(todo):
+                yield name, i
 
 
 # --- the report ---------------------------------------------------------------------
@@ -266,17 +316,28 @@ def key(line):
 def keep(line):
     """Put a line in the place of its elder, and write the report anew.
 
-    Other processes that want to do the same wait.
+    A result that is the same as before keeps the comparison that was made of it. Other
+    processes that want to do the same wait.
     """
-    with open(RESULTS, "a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        old = json.loads(file.read() or "[]")
-        lines = [each for each in old if key(each) != key(line)] + [line]
-        lines.sort(key=key)
-        file.truncate(0)
-        file.write(json.dumps(lines, indent=1) + "\n")
-        REPORT.write_text(report(lines), encoding="utf-8")
+    with open(__file__, encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lines = {key(each): each for each in known()}
+        elder = lines.get(key(line), {})
+        if "ahead" in elder and elder["measured"] == line["measured"]:
+            line = {"ahead": elder["ahead"], **line}
+        lines[key(line)] = line
+        write(RESULTS, sorted(lines.values(), key=key))
+        write_report()
+
+
+def known():
+    """Return all results so far."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+
+
+def write_report():
+    """Write what is known as Markdown."""
+    REPORT.write_text(report(known()), encoding="utf-8")
 
 
 def tell(line, options):
@@ -296,7 +357,10 @@ def arguments():
     parser.add_argument("--list", action="store_true", help="say which there are")
     parser.add_argument("--data", type=Path, help="the folder with all data")
     parser.add_argument("--work", type=Path, default=Path("reproduce-work"))
-    parser.add_argument("--resume", action="store_true", help="go on, not anew")
+    parser.add_argument("--report", action="store_true", help="write reproduce.md")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with what is there")
+    how.add_argument("--anew", action="store_true", help="remove what is there")
     parser.add_argument("--parts", type=int, nargs="+", help="these parts only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="parts at a time")
@@ -307,18 +371,19 @@ def arguments():
     unknown = sorted(set(options.names) - set(RECIPES))
     if unknown:
         parser.error(f"there is no recipe {unknown[0]!r}, but {', '.join(RECIPES)}")
+    if options.jobs < 1:
+        parser.error(f"--jobs is {options.jobs}, but has to be at least 1")
     return options
 
 
 def tasks(options):
-    """Return what can be trained, and say what cannot."""
+    """Return what is to be trained; end with a message where it cannot be."""
     found = []
     for name in dict.fromkeys(options.names):
         recipe = RECIPES[name]
         lacking = recipe.lacking(options.data)
         if lacking:
-            print(f"{name} needs {', '.join(map(str, lacking))} in the folder --data.")
-            continue
+            sys.exit(f"{name} needs {', '.join(map(str, lacking))} in --data.")
         for i in dict.fromkeys(options.parts or range(len(recipe.parts))):
             if not 0 <= i < len(recipe.parts):
                 sys.exit(f"{name} has no part {i}, but 0 to {len(recipe.parts) - 1}.")
@@ -326,28 +391,46 @@ def tasks(options):
     return found
 
 
-def main():
-    """Run the benchmark from the command line."""
-    options = arguments()
-    if options.list or not options.names:
-        for name, recipe in RECIPES.items():
-            parts = "; ".join(f"{i} {p.name}" for i, p in enumerate(recipe.parts))
-            print(f"{name:12s} {recipe.about}\n{'':12s} Parts: {parts}")
-        return
-    todo = tasks(options)
-    if not options.resume:
-        for task in todo:
-            shutil.rmtree(folder_of(*task, options), ignore_errors=True)
+def make_room(todo, options):
+    """Remove what earlier runs have left, if that is asked for."""
+    for folder in (folder_of(*task, options) for task in todo):
+        if folder.exists() and not (options.resume or options.anew or options.quick):
+            sys.exit(f"{folder} exists: --resume goes on with it, --anew removes it.")
+        if not options.resume:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def do_all(todo, options):
+    """Train all parts and tell each; return how many have failed."""
+    failed = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, context, max_tasks_per_child=1) as pool:
         waiting = [pool.submit(do_part, *task, options) for task in todo]
         for future in as_completed(waiting):
-            tell(future.result(), options)
-    # Also of parts that were done before: a rival may have been done only now.
-    for name in {name for name, _ in todo}:
-        for i in range(len(RECIPES[name].parts)):
-            if is_done(name, i, options) and (ahead := advantage(name, i, options)):
-                tell(do_part(name, i, options) | {"ahead": ahead}, options)
+            try:
+                tell(future.result(), options)
+            except Exception:
+                failed += 1
+                traceback.print_exc()
+    for name, i in pairs(todo):
+        if ahead := advantage(name, i, options):
+            tell(do_part(name, i, options) | {"ahead": ahead}, options)
+    return failed
+
+
+def main():
+    """Run the benchmark from the command line."""
+    options = arguments()
+    if options.report:
+        write_report()
+    elif options.list or not options.names:
+        for name, recipe in RECIPES.items():
+            parts = "; ".join(f"{i} {p.name}" for i, p in enumerate(recipe.parts))
+            print(f"{name:12s} {recipe.about}\n{'':12s} Parts: {parts}")
+    else:
+        todo = tasks(options)
+        make_room(todo, options)
+        sys.exit(1 if do_all(todo, options) else 0)
 
 
 if __name__ == "__main__":
