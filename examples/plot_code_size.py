@@ -5,7 +5,9 @@ How large should the code be?
 
 The larger the code, the better the reconstruction, and the less is compressed. This
 example follows a deep autoencoder and PCA over the size of the code, on digits that
-neither has seen in training.
+neither has seen in training. On MNIST, and with wider layers, the same model has the
+squared error of Hinton and Salakhutdinov (2006) under *deep-ae* in
+:ref:`published results <reproduced>`.
 """
 
 # %%
@@ -29,18 +31,18 @@ sizes = [2, 4, 8, 16, 32]
 
 
 def autoencoder(n_components):
-    """Return an autoencoder with one hidden layer on either side of the code."""
+    """Return an autoencoder with two hidden layers on either side of the code."""
     return DenoisingAutoencoder(
         n_components,
-        hidden_layer_sizes=(64,),
-        activation="tanh",
+        hidden_layer_sizes=(128, 64),
+        activation="elu",
         distribution="bernoulli",
-        corruption="masking",
-        corruption_level=0.1,
-        learning_rate="adaptive",
-        learning_rate_init=0.01,
-        tol=0.02,
-        max_iter=400,
+        corruption_level=0.0,
+        alpha=0.01,
+        batch_size=64,
+        learning_rate="cosine",
+        learning_rate_init=0.003,
+        max_iter=100,
         random_state=0,
     )
 
@@ -98,9 +100,9 @@ for ax in (left, middle, right):
 plt.show()
 
 # %%
-# With few components the autoencoder keeps far more than PCA does. With many components
-# PCA catches up and overtakes it: with 64 it would copy its input exactly, and a map
-# that was trained to repair damage pays for what it does not copy.
+# With few components the autoencoder keeps far more than PCA does. With 32 components
+# PCA has caught up: with 64 it would copy its input exactly, which a network with a
+# penalty on its weights never does.
 #
 # The log-likelihood rises with the size of the code, on held-out rows too, because a
 # larger code says more about its row. It is therefore a measure for choosing everything

@@ -6,7 +6,8 @@ How sure is each pixel?
 A normal distribution has a mean and a standard deviation. With
 `distribution="gaussian"`, a column has one standard deviation for all rows; with
 `"heteroscedastic_gaussian"`, the decoder says for each entry how far it may be wrong.
-In photographs that makes a large difference: sky is smooth, leaves are not.
+In photographs that makes a large difference: sky is smooth, leaves are not. The faces
+under *frey* in :ref:`published results <reproduced>` have such a model.
 """
 
 # %%

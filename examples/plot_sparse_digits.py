@@ -5,7 +5,9 @@ Digits made of a few strokes
 
 A sparse autoencoder describes a row by few units out of many. Here there are 100 units
 for images of 64 pixels, and five of them fire for an image. Each unit then stands for a
-part that many digits share, and a digit is a short sum of such parts.
+part that many digits share, and a digit is a short sum of such parts. How well such
+codes tell the digits of MNIST apart is measured under *k-sparse* in
+:ref:`published results <reproduced>`.
 """
 
 # %%

@@ -138,7 +138,7 @@ def train_sda(level, run, data):
     run.fit(model, X, y, "fine-tuning")
     wrong, held_out = 1 - model.score(X_test, y_test), 1 - model.best_validation_score_
     text = f"{wrong:.2%} wrong ({held_out:.2%} in validation)".replace("%", " %")
-    return text, f"3 x {begun.pretraining_max_iter} + {n}"
+    return text, f"3 x {begun.pretraining_max_iter} + 1 + {n}"
 
 
 def train_deep(run, data):
