@@ -89,7 +89,9 @@ ESTIMATORS = {
         solver="lbfgs", max_iter=20, corruption_level=0, **BRIEFLY
     ),
     "classifier": StackedAutoencoderClassifier(**SHORT),
-    "classifier, minibatches": StackedAutoencoderClassifier(batch_size=20, **SHORT),
+    "classifier, minibatches": StackedAutoencoderClassifier(
+        batch_size=8, **SHORT | {"max_iter": 20}
+    ),
     "classifier, whole batch": StackedAutoencoderClassifier(
         activation="relu", tied_weights=True, class_weight="balanced", **SHORT, **WHOLE
     ),
