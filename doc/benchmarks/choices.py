@@ -47,6 +47,7 @@ BASE = {
 CHOICES = [
     {},
     {"distribution": "squared_error"},
+    {"distribution": "squared_error", "learning_rate_init": 3e-3},
     {"activation": "tanh"},
     {"activation": "elu"},
     {"activation": "logistic", "learning_rate_init": 3e-3},
@@ -56,9 +57,11 @@ CHOICES = [
     {"tied_weights": True, "alpha": 1e-2},
     {"activation": "tanh", "alpha": 1e-2},
     {"activation": "elu", "alpha": 1e-2},
+    {"corruption_level": 0.1},
     {"corruption": "gaussian", "corruption_level": 0.3},
     {"batch_size": 32},
     {"batch_size": 512},
+    {"batch_size": 512, "learning_rate_init": 3e-3},
     {"learning_rate_init": 3e-4},
     {"max_iter": 5},
 ]

@@ -217,10 +217,10 @@ RECIPES = {
             "cosine."
         ),
         found=(
-            "Both are ahead of what was published. Most of the distance between plain "
-            "sampling and skae's estimate is the encoder's fault: it is overfitted, "
-            "more so without importance weights. As models of the silhouettes the two "
-            "are alike."
+            "All three are ahead of what was published, by the plain estimate too. "
+            "Most of the distance between the two estimates is the encoder's fault: it "
+            "is overfitted, more so without importance weights. As models of the "
+            "silhouettes, those with importance weights are behind by up to a nat."
         ),
     ),
     "frey": Recipe(
