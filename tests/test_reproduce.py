@@ -96,7 +96,7 @@ def test_training_goes_on_where_it_was_interrupted(reproduce, tmp_path, monkeypa
 
 def test_training_does_not_go_on_with_another_schedule(reproduce, tmp_path):
     trained(reproduce, tmp_path, rows, [0.01])
-    with pytest.raises(SystemExit, match="another model or schedule: begin anew"):
+    with pytest.raises(RuntimeError, match="another model or schedule: --anew begins"):
         trained(reproduce, tmp_path, rows, [0.01, 0.005])
 
 
@@ -140,6 +140,20 @@ def test_a_result_keeps_its_comparison(reproduce, tmp_path, monkeypatch):
     assert reproduce.known() == [line | {"measured": "2"}]
 
 
+def test_a_new_rival_ends_a_comparison(reproduce, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(reproduce, "REPORT", tmp_path / "report.md")
+    line = {"recipe": "counts", "seed": 0, "epochs": "1", "measured": "1"}
+    line |= {"seconds": 60.0, "gib": 0.1, "versions": ""}
+    mine = line | {"part": "cells, negative_binomial", "ahead": "ahead of all"}
+    reproduce.keep(line | {"part": "cells, poisson"})
+    reproduce.keep(mine)
+    reproduce.keep(line | {"part": "cells, poisson"})
+    assert mine in reproduce.known()
+    reproduce.keep(line | {"part": "cells, poisson", "measured": "2"})
+    assert not any("ahead" in each for each in reproduce.known())
+
+
 def test_nothing_is_removed_unasked(reproduce, options, toy):
     toy(1.0, 2.0)
     reproduce.do_part("toy", 0, options)
@@ -150,6 +164,10 @@ def test_nothing_is_removed_unasked(reproduce, options, toy):
         reproduce.make_room([("toy", 0)], options)
     assert (folder / "done.json").exists()
     options.anew = True
+    with reproduce.Run(folder, seed=0, quick=False):
+        with pytest.raises(RuntimeError, match="Another process works in"):
+            reproduce.make_room([("toy", 0)], options)
+        assert (folder / "done.json").exists()
     reproduce.make_room([("toy", 0)], options)
     assert not folder.exists()
 

@@ -98,27 +98,19 @@ class Run:
 
     def __init__(self, folder, seed, quick):
         self.folder, self.seed, self.quick = folder, seed, quick
-        folder.mkdir(parents=True, exist_ok=True)
-        self._before, self._began = self._read_clock(), time.monotonic()
+        self._open = contextlib.ExitStack()
 
     def __enter__(self):
-        self._lock, self._end = self._only_one(), threading.Event()
-        threading.Thread(target=self._watch_the_clock, daemon=True).start()
+        self._open.enter_context(only_one(self.folder))
+        self.folder.mkdir(exist_ok=True)
+        self._before, self._began = self._read_clock(), time.monotonic()
+        end = threading.Event()
+        self._open.callback(end.set)
+        threading.Thread(target=self._watch_the_clock, args=[end], daemon=True).start()
         return self
 
     def __exit__(self, *exception):
-        self._end.set()
-        self._lock.close()
-
-    def _only_one(self):
-        """Return a file that is locked until it is closed, or the process ends."""
-        lock = open(self.folder / "lock", "w", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise RuntimeError(f"Another process works in {self.folder}.") from None
-        return lock
+        self._open.close()
 
     # --- models ---------------------------------------------------------------------
 
@@ -135,7 +127,9 @@ class Run:
         if file.exists():
             model, begun, old_plan = joblib.load(file)
             if old_plan != plan:
-                sys.exit(f"{file} is of another model or schedule: begin anew.")
+                raise RuntimeError(
+                    f"{file} is of another model or schedule: --anew begins anew."
+                )
         for epoch in range(begun, len(rates)):
             model.set_params(learning_rate_init=rates[epoch]).partial_fit(rows(epoch))
             self.note(f"epoch {epoch + 1} of {len(rates)}: {model.loss_curve_[-1]:.2f}")
@@ -169,16 +163,28 @@ class Run:
         seconds = self._before["seconds"] + time.monotonic() - self._began
         return {"seconds": seconds, "gib": max(gib, self._before["gib"])}
 
-    def _watch_the_clock(self):
+    def _watch_the_clock(self, end):
         """Write the costs down from time to time, as a part may end at any moment.
 
         Without the process that asked for it, a part ends, lest it be forgotten.
         """
         parent = os.getppid()
-        while not self._end.wait(20):
+        while not end.wait(20):
             write(self.folder / "clock.json", self.costs())
             if os.getppid() != parent:
                 os._exit(1)
+
+
+@contextlib.contextmanager
+def only_one(folder):
+    """Keep other processes out of a folder, which may be removed meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"Another process works in {folder}.") from None
+        yield
 
 
 def note(text):
@@ -206,9 +212,11 @@ def do_part(name, i, options):
     part, done = recipe.parts[i], folder / "done.json"
     if done.exists():
         line = json.loads(done.read_text(encoding="utf-8"))
-        if line.get("made_of") != made_of(part):
+        if not is_current(line):
             note(f"{folder}: done by another state of the scripts; --anew repeats it.")
         return line
+    # Found before training: the scripts may be changed meanwhile.
+    made = made_of(part)
     run = Run(folder, options.seed, options.quick)
     with run, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -221,7 +229,7 @@ def do_part(name, i, options):
         "measured": measured,
         **run.costs(),
         "versions": f"NumPy {np.__version__}, scikit-learn {sklearn.__version__}",
-        "made_of": made_of(part),
+        "made_of": made,
     }
     write(done, line)
     return line
@@ -229,10 +237,16 @@ def do_part(name, i, options):
 
 def made_of(part):
     """Return a text that changes with what a part is trained and judged by."""
-    modules = recipe_models, choices, k_sparse, likelihood, stacked_mnist
-    sources = [inspect.getsource(module) for module in modules]
+    used = recipe_models, k_sparse, likelihood, stacked_mnist, choices.squared_error
+    sources = [inspect.getsource(each) for each in used]
     given = getattr(part.train, "args", ()), skae.__version__
     return hashlib.sha256("".join([*sources, str(given)]).encode()).hexdigest()[:12]
+
+
+def is_current(line):
+    """Tell whether a result is of the present state of the scripts."""
+    parts = {part.name: part for part in RECIPES[line["recipe"]].parts}
+    return line.get("made_of") == made_of(parts[line["part"]])
 
 
 def scores_of(name, i, options):
@@ -244,8 +258,7 @@ def scores_of(name, i, options):
     done, scores = folder / "done.json", folder / "scores.npy"
     if not (done.exists() and scores.exists()):
         return None
-    line = json.loads(done.read_text(encoding="utf-8"))
-    if line.get("made_of") != made_of(RECIPES[name].parts[i]):
+    if not is_current(json.loads(done.read_text(encoding="utf-8"))):
         return None
     return np.load(scores).astype(float)
 
@@ -316,18 +329,28 @@ def key(line):
 def keep(line):
     """Put a line in the place of its elder, and write the report anew.
 
-    A result that is the same as before keeps the comparison that was made of it. Other
-    processes that want to do the same wait.
+    A result that is the same as before keeps the comparison that was made of it;
+    comparisons with one that is not are removed. Other processes that want to do the
+    same wait.
     """
     with open(__file__, encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lines = {key(each): each for each in known()}
         elder = lines.get(key(line), {})
-        if "ahead" in elder and elder["measured"] == line["measured"]:
+        if elder.get("measured") != line["measured"]:
+            forget_comparisons(lines, line)
+        elif "ahead" in elder:
             line = {"ahead": elder["ahead"], **line}
         lines[key(line)] = line
         write(RESULTS, sorted(lines.values(), key=key))
         write_report()
+
+
+def forget_comparisons(lines, rival):
+    """Remove what was found in comparison with an older result of a rival."""
+    for part in RECIPES[rival["recipe"]].parts:
+        if part.rival == rival["part"]:
+            lines.get((rival["recipe"], part.name, rival["seed"]), {}).pop("ahead", "")
 
 
 def known():
@@ -341,9 +364,9 @@ def write_report():
 
 
 def tell(line, options):
-    """Print a line and, unless in a hurry, keep it."""
+    """Print a line and keep it, unless in a hurry or of older scripts."""
     print(f"{line['recipe']}\n{table(line['recipe'], [line])}", flush=True)
-    if not options.quick:
+    if not options.quick and is_current(line):
         keep(line)
 
 
@@ -397,7 +420,8 @@ def make_room(todo, options):
         if folder.exists() and not (options.resume or options.anew or options.quick):
             sys.exit(f"{folder} exists: --resume goes on with it, --anew removes it.")
         if not options.resume:
-            shutil.rmtree(folder, ignore_errors=True)
+            with only_one(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def do_all(todo, options):
@@ -412,6 +436,9 @@ def do_all(todo, options):
             except Exception:
                 failed += 1
                 traceback.print_exc()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     for name, i in pairs(todo):
         if ahead := advantage(name, i, options):
             tell(do_part(name, i, options) | {"ahead": ahead}, options)
