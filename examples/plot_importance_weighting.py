@@ -6,7 +6,7 @@ Fresh draws and a tighter bound
 A variational autoencoder maximises a bound on the likelihood, not the likelihood. How
 much does that cost, and what does the importance-weighted bound win back? The images
 are small digits whose grey levels are taken as probabilities of ink, as in the
-literature on binarised MNIST: *vae-fixed*, *iwae*, *caltech* and *omniglot* in
+literature on binarised images: *vae-fixed*, *iwae*, *caltech* and *omniglot* in
 :ref:`published results <reproduced>`.
 """
 

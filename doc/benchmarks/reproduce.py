@@ -308,6 +308,13 @@ def table(name, lines):
     return text
 
 
+def missing(recipe, lines):
+    """Return a sentence on the parts that have no line."""
+    found = {line["part"] for line in lines}
+    names = [part.name for part in recipe.parts if part.name not in found]
+    return f"\nNot measured by this script yet: {'; '.join(names)}.\n" if names else ""
+
+
 def report(lines):
     """Return all results as Markdown."""
     versions = dict.fromkeys(line["versions"] for line in lines)
@@ -315,7 +322,8 @@ def report(lines):
     for name, recipe in RECIPES.items():
         same = [line for line in lines if line["recipe"] == name]
         text += f"\n**{name}**: {recipe.about}\n"
-        text += table(name, same) if same else "\nNot measured by this script yet.\n"
+        text += table(name, same) if same else ""
+        text += missing(recipe, same)
         text += f"\nOtherwise than published: {recipe.departs}\n"
         text += f"\n{recipe.found}\n" if recipe.found else ""
     return text
