@@ -287,8 +287,8 @@ RECIPES = {
         "tables of numbers, counts and classes (those of Nazabal et al., 2020), each"
         " class a column of zeros and ones; held-out log p(x) in nats per row, with"
         " `distribution='auto'` and with normal columns. These learn whole numbers with"
-        " uniform noise from -0.5 to 0.5; a whole number has the probability of the unit"
-        " around it.",
+        " uniform noise from -0.5 to 0.5; a whole number has the probability of the"
+        " unit around it.",
         tuple(TABLES.values()),
         load_tables,
         tuple(
