@@ -81,7 +81,8 @@ validation digits (with a standard error of 0.15) and with one seed:
   0.0003 and 0.001 lead to losses of 727.9 and 725.8 nats and errors of 3.67 and 3.75.
 - The publication's schedule, SGD with momentum and a k that falls from 1000 over the
   first half of 20 epochs, on 50000 digits: 3.77 with a rate of 0.003 and 2.96 with
-  0.01, by codes of 100 units (3.89 and 2.96 by 75). Adam has 2.06 after 10 epochs.
+  0.01, by codes of 100 units (3.89 and 2.96 by 75); 0.03 diverges. Adam has 2.06 after
+  10 epochs.
 - Worse were the Bernoulli loss (2.92 instead of 2.17), SGD with one k at a rate of
   0.01 (3.77), and, on 15000 digits, untied weights (4.25 instead of 3.75) and
   unit norm of tied ones (4.96).
