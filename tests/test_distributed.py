@@ -35,6 +35,8 @@ distributed = pytest.importorskip(
 )
 
 #: Chunks of unequal lengths, one of them without rows.
+pytestmark = pytest.mark.thorough
+
 CHUNKS = (700, 0, 500, 597)
 
 SHORT = {"n_iter_no_change": np.inf, "random_state": 0, "batch_size": 500}

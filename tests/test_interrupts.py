@@ -19,6 +19,8 @@ from skae.checkpoints import Checkpoint
 from skae.interrupts import deferred_interrupts
 from skae.training import Trainer
 
+pytestmark = pytest.mark.thorough
+
 X, y = (data[:200] for data in load_digits(return_X_y=True))
 
 

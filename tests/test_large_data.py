@@ -24,11 +24,14 @@ from skae import (
     VariationalAutoencoder,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::sklearn.exceptions.ConvergenceWarning",
-    r"ignore:\d+ of \d+ units fire for no row:UserWarning",
-    r"ignore:Posterior collapse\x3a none of the \d+ components says:UserWarning",
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings(
+        "ignore::sklearn.exceptions.ConvergenceWarning",
+        r"ignore:\d+ of \d+ units fire for no row:UserWarning",
+        r"ignore:Posterior collapse\x3a none of the \d+ components says:UserWarning",
+    ),
+]
 
 BRIEFLY = {"max_iter": 1, "random_state": 0}
 KINDS = {

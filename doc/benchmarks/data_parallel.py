@@ -285,7 +285,7 @@ def local(workers: int) -> Any:
 def report(quick: bool) -> str:
     """Measure, and return the report."""
     n_rows, sizes, n_rounds = (
-        (2048, (512, 1024), 1) if quick else (16384, (256, 2048, 8192), 3)
+        (1024, (512,), 1) if quick else (16384, (256, 2048, 8192), 3)
     )
     X = np.random.default_rng(0).random((n_rows, 784), dtype=np.float32)
     with local(1) as one, local(2) as two, Client(one) as c1, Client(two) as c2:
@@ -293,7 +293,7 @@ def report(quick: bool) -> str:
         model = autoencoder(256, 1).fit(X[:256])
         size = len(model._theta)
         with dask.config.set(LARGE):
-            fixed, latency = fixed_costs(c2, size, 20 if quick else 50)
+            fixed, latency = fixed_costs(c2, size, 5 if quick else 50)
             task = per_task(c2, 5 if quick else 20)
     optimizer = model._optimizer()
     moments, grad = optimizer.init(model._theta), np.ones_like(model._theta)

@@ -250,7 +250,7 @@ def main() -> None:
         name, path, n_rows = given.task
         print(json.dumps(perform(name, Path(path), int(n_rows))))
         return
-    n_rows = 20_000 if given.quick else N_ROWS
+    n_rows = 5_000 if given.quick else N_ROWS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.dat"
         write(path, n_rows)

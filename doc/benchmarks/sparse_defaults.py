@@ -214,14 +214,14 @@ def changes(penalty: str) -> list[Params]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="little data, 100 epochs")
+    parser.add_argument("--quick", action="store_true", help="little data, 30 epochs")
     parser.add_argument("--data", type=Path, help="folder with images")
     parser.add_argument("--most", type=int, default=512, help="largest code")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     small = [table for table in bundled() if not options.quick or table.name == "wine"]
     if options.quick:
-        BASE["max_iter"] = 100
+        BASE["max_iter"] = 30
     small.append(planted(1000 if options.quick else 2000))
     large = [] if options.data is None else list(images(options.data))
     penalties = sorted(PENALTIES)
