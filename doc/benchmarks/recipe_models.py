@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import k_sparse
 import likelihood
@@ -307,31 +308,60 @@ def load_frey(folder):
     return grey(*arrays(folder / FREY, "X"))
 
 
+def frey_folds(run, X):
+    """Return rows for training and for testing, ten times."""
+    folds = KFold(10, shuffle=True, random_state=run.seed).split(X)
+    return [(X[train], X[test]) for train, test in folds]
+
+
+def frey_model(objective, run):
+    """Return the model of faces."""
+    return VariationalAutoencoder(
+        20,
+        hidden_layer_sizes=(200, 200),
+        activation="softplus",
+        distribution="heteroscedastic_gaussian",
+        objective=objective,
+        n_samples=5,
+        alpha=0.0,
+        batch_size=100,
+        learning_rate="cosine",
+        learning_rate_init=2e-3,
+        max_iter=fewer(run, 100),
+        random_state=run.seed,
+    )
+
+
 def train_frey(objective, run, X):
     """Train in ten folds."""
-    scores, plain, n_epochs = [], [], fewer(run, 100)
-    folds = KFold(10, shuffle=True, random_state=run.seed).split(X)
-    for i, (train, test) in enumerate(folds):
-        model = VariationalAutoencoder(
-            20,
-            hidden_layer_sizes=(200, 200),
-            activation="softplus",
-            distribution="heteroscedastic_gaussian",
-            objective=objective,
-            n_samples=5,
-            alpha=0.0,
-            batch_size=100,
-            learning_rate="cosine",
-            learning_rate_init=2e-3,
-            max_iter=n_epochs,
-            random_state=run.seed,
-        )
-        run.fit(model, X[train], name=f"fold-{i}")
-        scores.append(log_likelihood(run, model, X[test]))
-        plain.append(plain_log_likelihood(run, model, X[test], MANY_PLAIN_DRAWS))
+    scores, plain = [], []
+    for i, (X_train, X_test) in enumerate(frey_folds(run, X)):
+        model = frey_model(objective, run)
+        run.fit(model, X_train, name=f"fold-{i}")
+        scores.append(log_likelihood(run, model, X_test))
+        plain.append(plain_log_likelihood(run, model, X_test, MANY_PLAIN_DRAWS))
         run.note(f"fold {i}: {scores[-1].mean():.1f}, plain {plain[-1].mean():.1f}")
     run.keep_scores(np.concatenate(scores))
-    return f"{over_folds(scores)}, plain {over_folds(plain)}", f"{n_epochs}"
+    return f"{over_folds(scores)}, plain {over_folds(plain)}", f"{model.n_iter_}"
+
+
+def judge_frey(run, X):
+    """Compare the estimates of log p(x) for a few rows of the first fold."""
+    X_train, X_test = frey_folds(run, X)[0]
+    model, rows = frey_model("elbo", run), X_test[: 2 if run.quick else 24]
+    run.fit(model, X_train)
+    options = SimpleNamespace(temperatures=30 if run.quick else 1000, chains=16)
+    truth, error, _ = likelihood.referee(model, rows.astype(float), options)
+    error = np.sqrt(np.square(error).sum()) / len(rows)
+    plain = " and ".join(
+        f"{plain_log_likelihood(run, model, rows, n).mean():.1f} ({n} draws)"
+        for n in (MANY_PLAIN_DRAWS, 10 * MANY_PLAIN_DRAWS)
+    )
+    text = (
+        f"annealed {truth.mean():.1f} ({error:.1f}), "
+        f"skae {log_likelihood(run, model, rows).mean():.1f}, plain {plain}"
+    )
+    return text, f"{model.n_iter_}"
 
 
 def over_folds(scores):
