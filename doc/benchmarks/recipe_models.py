@@ -169,11 +169,12 @@ def train_pca(run, data):
     return f"{squared_error(PCA(30, random_state=run.seed).fit(X), X_test):.2f}", ""
 
 
-def train_k_sparse(run, data):
+def train_k_sparse(n_epochs, rate, run, data):
     """Tell the digits apart by codes of which few are not zero."""
     X, y, X_test, y_test = hurried(run, data)
-    n = fewer(run, k_sparse.EPOCHS)
-    model = run.fit(k_sparse.autoencoder(25, n, run.seed), X)
+    n = fewer(run, n_epochs)
+    model = k_sparse.autoencoder(25, n, run.seed).set_params(learning_rate_init=rate)
+    run.fit(model, X)
     model.set_params(k=k_sparse.MORE * 25)
     codes, codes_test = model.transform(X), model.transform(X_test)
     return f"{k_sparse.error(codes, y, codes_test, y_test):.2f} % wrong", f"{n}"

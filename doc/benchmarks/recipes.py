@@ -141,7 +141,10 @@ RECIPES = {
         " (Makhzani and Frey, 2014).",
         (MNIST,),
         load_mnist,
-        (Part("k-sparse codes", "1.35 %", train_k_sparse),),
+        (
+            Part("k-sparse codes", "1.35 %", partial(train_k_sparse, 10, 1e-3)),
+            Part("k-sparse codes, long", "1.35 %", partial(train_k_sparse, 60, 3e-4)),
+        ),
         departs=(
             "see k_sparse.md: ten epochs of Adam, one k throughout, revived units, a "
             "decoder whose biases begin at zero."
@@ -266,22 +269,23 @@ RECIPES = {
         (OMNIGLOT,),
         load_omniglot,
         (
-            Part("VAE, k = 1", "107.80", partial(train_stochastic, "elbo", 1, 10)),
+            Part("VAE, k = 1", "107.80", partial(train_stochastic, "elbo", 1, 40)),
             Part(
                 "IWAE, k = 50",
                 "104.68",
-                partial(train_stochastic, "iwae", 50, 10),
+                partial(train_stochastic, "iwae", 50, 40),
                 rival="VAE, k = 1",
             ),
         ),
         departs=(
-            "10 epochs of 3280, on a learning rate that falls from 0.001 along half a "
+            "40 epochs of 3280, on a learning rate that falls from 0.001 along half a "
             "cosine; a down-sampling and a split of our own."
         ),
         found=(
-            "After 10 epochs the importance weights gain 1.7 nats, or 1.95 by the "
-            "plain estimate, of 3.1 that were published for 3280; nearly all of the 50 "
-            "components are then active, instead of half of them."
+            "By the plain estimate, which is that of the publication, the importance "
+            "weights gain 3.2 nats, of 3.1 that were published; by skae's, 2.75. The gain "
+            "grows with the epochs: after 10, it was 1.95 and 1.69. Nearly all of the 50 "
+            "components are active with weights, and 34 without."
         ),
     ),
     "tables": Recipe(
