@@ -283,9 +283,9 @@ RECIPES = {
         ),
         found=(
             "By the plain estimate, which is that of the publication, the importance "
-            "weights gain 3.2 nats, of 3.1 that were published; by skae's, 2.75. The gain "
-            "grows with the epochs: after 10, it was 1.95 and 1.69. Nearly all of the 50 "
-            "components are active with weights, and 34 without."
+            "weights gain 3.2 nats, of 3.1 that were published; by skae's, 2.75. The "
+            "gain grows with the epochs: after 10, it was 1.95 and 1.69. Nearly all "
+            "of the 50 components are active with weights, and 34 without."
         ),
     ),
     "tables": Recipe(
