@@ -5,16 +5,17 @@ Counts, mostly zeros
 
 Words in documents, purchases of customers and molecules in cells are counted, and most
 counts are zero. This example compares three distributions for the words of docstrings.
-The data stay a sparse matrix all the time. Cells and newsgroups are measured in the
+The models take them as a sparse matrix. Cells and newsgroups are measured in the
 same way under *counts* in :ref:`published results <reproduced>`.
 """
 
 # %%
 # Words in documents
 # ------------------
-# The documents are the docstrings of three libraries, sorted by subpackage. A word that
-# occurs once is likely to occur again in the same document: counts vary more than
-# those of independent words would.
+# The documents are the docstrings of three libraries; their topics are the subpackages
+# of SciPy, NumPy as a whole, and scikit-learn. A word that occurs once is likely to
+# occur again in the same document: counts vary more than those of independent words
+# would.
 
 import inspect
 from importlib import import_module
@@ -27,7 +28,7 @@ from sklearn.utils.discovery import all_estimators, all_functions
 
 from skae import LatentSpaceDisplay, VariationalAutoencoder
 
-topics = {
+subpackages = {
     "arrays": ["numpy"],
     "linear algebra": ["scipy.linalg", "scipy.sparse", "scipy.sparse.linalg"],
     "signals, images": ["scipy.fft", "scipy.ndimage", "scipy.signal"],
@@ -35,9 +36,9 @@ topics = {
     "statistics": ["scipy.stats"],
 }
 documents = {}
-for topic, modules in topics.items():
+for topic, modules in subpackages.items():
     for module in map(import_module, modules):
-        for name in module.__all__:
+        for name in sorted(module.__all__):
             text = inspect.getdoc(getattr(module, name)) or ""
             documents.setdefault(text, topic)
 for _, member in all_estimators() + all_functions():
@@ -48,9 +49,8 @@ counter = CountVectorizer(
     max_features=300, stop_words="english", token_pattern="[a-z]{3,}"
 )
 X = counter.fit_transform(documents).astype(float)
-topic = np.array(list(documents.values()))
 X_train, X_test, _, topic_test = train_test_split(
-    X, topic, test_size=1 / 3, random_state=0
+    X, list(documents.values()), test_size=1 / 3, random_state=0
 )
 print(f"{len(documents)} documents, {X.shape[1]} words.")
 print(f"{X.nnz / np.prod(X.shape):.0%} of the counts are not zero.")
@@ -70,7 +70,7 @@ models = {
         distribution=family,
         hidden_layer_sizes=(64,),
         learning_rate="cosine",
-        max_iter=50,
+        max_iter=30,
         random_state=0,
     ).fit(X_train)
     for family in families

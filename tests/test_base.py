@@ -89,8 +89,8 @@ ESTIMATORS = {
         solver="lbfgs", max_iter=20, corruption_level=0, **BRIEFLY
     ),
     "classifier": StackedAutoencoderClassifier(**SHORT),
-    "classifier, frozen, minibatches": StackedAutoencoderClassifier(
-        freeze_encoder=True, batch_size=16, **SHORT | {"max_iter": 20}
+    "classifier, minibatches": StackedAutoencoderClassifier(
+        batch_size=16, **SHORT | {"max_iter": 20}
     ),
     "classifier, whole batch": StackedAutoencoderClassifier(
         activation="relu", tied_weights=True, class_weight="balanced", **SHORT, **WHOLE
@@ -98,6 +98,7 @@ ESTIMATORS = {
     "classifier, early stopping": StackedAutoencoderClassifier(
         early_stopping=True, **SHORT
     ),
+    "classifier, frozen": StackedAutoencoderClassifier(freeze_encoder=True, **SHORT),
     "regressor": StackedAutoencoderRegressor(**SHORT),
     "regressor, whole batch": StackedAutoencoderRegressor(
         activation="relu", early_stopping=True, **SHORT, **WHOLE
@@ -129,8 +130,18 @@ ESTIMATORS = {
     ),
 }
 
-#: The others differ from these in how they are trained.
-ONE_OF_EACH = [name for name in ESTIMATORS if name.isalpha() or name == "L-BFGS"]
+#: One of each class, and SciPy's solver. The oldest libraries are spared the others,
+#: which call scikit-learn in the same way.
+ONE_OF_EACH = (
+    "default",
+    "L-BFGS",
+    "sparse",
+    "stacked",
+    "classifier",
+    "regressor",
+    "variational",
+    "detector",
+)
 
 #: The only checks that may fail, and the only estimators for which they may.
 MINIBATCHES = dict.fromkeys(

@@ -34,9 +34,9 @@ distributed = pytest.importorskip(
     "distributed", reason="the extra 'dask' is not installed"
 )
 
-#: Chunks of unequal lengths, one of them without rows.
 pytestmark = pytest.mark.thorough
 
+#: Chunks of unequal lengths, one of them without rows.
 CHUNKS = (700, 0, 500, 597)
 
 SHORT = {"n_iter_no_change": np.inf, "random_state": 0, "batch_size": 500}

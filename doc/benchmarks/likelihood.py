@@ -286,28 +286,28 @@ def log_mean(log_weight):
     return mean, weight.std(axis=1, ddof=1) / math.sqrt(n)
 
 
-def referee(model, X, options, codes=None, seed=0):
+def referee(model, X, temperatures, chains, codes=None, seed=0):
     """Return log p(x) by annealing, its standard error and, given codes, a bound.
 
     The bound is from above, and holds in expectation if X was drawn from these codes.
     """
     rng, inside = np.random.default_rng(seed), model._model()
     n, k = len(X), model.n_components
-    grid = special.expit(np.linspace(-RANGE, RANGE, options.temperatures))
+    grid = special.expit(np.linspace(-RANGE, RANGE, temperatures))
     betas = (grid - grid[0]) / (grid[-1] - grid[0])
     x = np.array(X)
     inside.rows(X).standardize(x)
     unit, lengths = np.log(inside.unit).sum(), np.full((len(betas), n), 0.3)
-    few = max(2, options.chains // 4)
+    few = max(2, chains // 4)
     likelihood = Likelihood(model, np.repeat(x, few, axis=0))
     z = rng.standard_normal((n * few, k))
     anneal(likelihood, z, betas, lengths, n, rng, tunes=True)
-    likelihood = Likelihood(model, np.repeat(x, options.chains, axis=0))
-    z = rng.standard_normal((n * options.chains, k))
+    likelihood = Likelihood(model, np.repeat(x, chains, axis=0))
+    z = rng.standard_normal((n * chains, k))
     lower, error = log_mean(anneal(likelihood, z, betas, lengths, n, rng))
     upper = None
     if codes is not None:
-        z = np.repeat(codes.astype(np.float64), options.chains, axis=0)
+        z = np.repeat(codes.astype(np.float64), chains, axis=0)
         path = betas[::-1], lengths[::-1]
         upper = -log_mean(anneal(likelihood, z, *path, n, rng))[0] - unit
     return lower - unit, error, upper
@@ -386,7 +386,8 @@ def judged(case, options):
     kinds["drawn from it"] = model.sample(1, Z=codes, random_state=1), codes
     for kind, (X, z) in kinds.items():
         began = time.perf_counter()
-        lower, error, upper = referee(model, X, options, z)
+        sizes = options.temperatures, options.chains
+        lower, error, upper = referee(model, X, *sizes, z)
         seconds = time.perf_counter() - began
         error = math.sqrt(np.square(error).sum()) / len(X)
         others = [upper, exact(model, X) if is_linear(model) else None]

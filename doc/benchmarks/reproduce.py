@@ -74,9 +74,12 @@ python doc/benchmarks/reproduce.py all --data PATH
 ({versions}; one thread for each line.) Minutes are those of a clock, and count what
 other work took meanwhile; memory is the largest that the process had, data included.
 Numbers in brackets are standard errors of means over test rows, of *frey* over folds;
-they say nothing about another fit. "Ahead of" another model is the mean of differences
-row by row, in nats, with its own error over rows. "Active" are components whose
-posterior mean varies.
+they say nothing about another fit. Likelihoods are estimated by importance sampling:
+first as skae does, then "plain", with draws from the encoder's posterior, as in the
+literature. "Annealed" are values of annealed importance sampling, which needs no
+encoder; the error in brackets is then its own. "Ahead of" another model is the mean of
+differences row by row, in nats, with its own error over rows. "Active" are components
+whose posterior mean varies.
 """
 HEAD = """
 | model | seed | epochs | measured | published | minutes | GiB |
