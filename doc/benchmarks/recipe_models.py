@@ -154,7 +154,7 @@ def train_deep(run, data):
         batch_size=128,
         learning_rate="cosine",
         learning_rate_init=1e-3,
-        max_iter=fewer(run, 100),
+        max_iter=fewer(run, 200),
         random_state=run.seed,
     )
     run.fit(model, X)
